@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bitflags::bitflags;
+pub use pointsman_config::Consistency;
 
 /// The two families of servers, which differ in syntax, functions and trackers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,31 +174,34 @@ bitflags! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// `SET [SESSION] name = value` of a variable that can be replayed; `value` is SQL text of a literal.
-    SetVariable { name: Box<str>, value: Box<str> },
+    SetVariable {
+        name: Box<str>,
+        value: Box<str>,
+    },
     /// `SET NAMES charset [COLLATE collation]` and `SET CHARACTER SET`; `sql` is the text to replay, `charset` lower case.
-    SetNames { sql: Box<str>, charset: Box<str> },
+    SetNames {
+        sql: Box<str>,
+        charset: Box<str>,
+    },
     /// `SET @name = literal`; `name` without `@`, lower case; `value` is SQL text of a literal.
-    SetUserVariable { name: Box<str>, value: Box<[u8]> },
+    SetUserVariable {
+        name: Box<str>,
+        value: Box<[u8]>,
+    },
     /// `SET [SESSION] TRANSACTION ...`; `session` is false for the one-shot form. `sql` is the whole statement.
-    SetTransaction { session: bool, sql: Box<str> },
+    SetTransaction {
+        session: bool,
+        sql: Box<str>,
+    },
     SetAutocommit(bool),
     /// `SET pointsman_consistency = ...`: for Pointsman, never for a server.
     SetConsistency(Option<Consistency>),
     Use(Box<[u8]>),
     /// `KILL [CONNECTION|QUERY] id` with a literal id.
-    Kill { query_only: bool, id: u64 },
-}
-
-/// How much a read must have seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Consistency {
-    /// Reads see this session's writes and never go backwards.
-    #[default]
-    Session,
-    /// Reads may be as old as the lag limits allow.
-    Eventual,
-    /// Reads see everything that any client had committed before.
-    Global,
+    Kill {
+        query_only: bool,
+        id: u64,
+    },
 }
 
 /// What a `/* pointsman: ... */` comment asked for.
