@@ -19,6 +19,8 @@ pub enum Malformed {
     Field { expected: &'static str, got: u64 },
     #[error("{what} of {len} bytes is longer than {limit}")]
     TooLong { what: &'static str, len: u64, limit: usize },
+    #[error("expected {0} that can be inflated to its declared length")]
+    Inflate(&'static str),
     #[error("{len} bytes too many after {what}")]
     Trailing { what: &'static str, len: usize },
 }

@@ -4,9 +4,11 @@ use crate::capability::Capabilities;
 use crate::codec::{Malformed, Reader};
 use crate::response::Grammar;
 
+mod bulk;
 mod execute;
 mod value;
 
+pub use bulk::BulkBody;
 pub use execute::{Execute, ExecuteBody};
 pub use value::{Attribute, Attributes};
 
@@ -41,7 +43,7 @@ pub enum Command<'a> {
     StmtExecute(Execute<'a>),
     StmtSendLongData {
         id: u32,
-        parameter: u16,
+        param: u16,
         data: &'a [u8],
     },
     StmtClose(u32),
@@ -57,7 +59,7 @@ pub enum Command<'a> {
     StmtBulkExecute {
         id: u32,
         flags: u16,
-        /// Types and values.
+        /// Types and values, see [`BulkBody`].
         rest: &'a [u8],
     },
     /// The command byte of one that no server knows or that we do not pass on.
@@ -101,7 +103,7 @@ impl<'a> Command<'a> {
             code::STMT_PREPARE => Self::StmtPrepare(reader.rest()),
             code::STMT_EXECUTE => Self::StmtExecute(Execute::parse(&mut reader)?),
             code::STMT_SEND_LONG_DATA => {
-                Self::StmtSendLongData { id: reader.u32()?, parameter: reader.u16()?, data: reader.rest() }
+                Self::StmtSendLongData { id: reader.u32()?, param: reader.u16()?, data: reader.rest() }
             }
             code::STMT_CLOSE => Self::StmtClose(reader.u32()?),
             code::STMT_RESET => Self::StmtReset(reader.u32()?),
