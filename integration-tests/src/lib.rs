@@ -1,1 +1,44 @@
-//! Under construction.
+//! The harness of the integration tests: real servers, the real program in front of them, real clients.
+//!
+//! Each file in `tests/` states one promise of the documentation. A missing prerequisite is a failure, and nothing
+//! sleeps: a test waits for a condition with a deadline ([`eventually`]).
+
+mod proxy;
+mod stage;
+mod suite;
+
+use std::time::Duration;
+
+pub use pointsman::sandbox;
+pub use pointsman_router::intent::Flavour;
+
+pub use self::proxy::{Proxy, program};
+pub use self::stage::{Plan, Stage};
+pub use self::suite::Suite;
+
+/// Why a test failed that did not panic.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// What a test ends with.
+pub type Outcome = Result<(), Failure>;
+
+/// The flavours that most promises hold for.
+pub const FLAVOURS: [Flavour; 2] = [Flavour::Mariadb, Flavour::Mysql];
+
+/// Asks `question` again and again until the answer is yes.
+///
+/// # Panics
+///
+/// After `limit`, with what was waited for.
+pub async fn eventually<F, A>(what: &str, limit: Duration, mut question: F)
+where
+    F: FnMut() -> A,
+    A: Future<Output = bool>,
+{
+    let deadline = tokio::time::Instant::now() + limit;
+    while !question().await {
+        assert!(tokio::time::Instant::now() < deadline, "expected within {limit:?}: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+const POLL: Duration = Duration::from_millis(10);

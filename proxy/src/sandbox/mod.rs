@@ -1,1 +1,165 @@
-//! Under construction.
+//! Throw-away topologies of real servers: for `pointsman sandbox`, for the demo and for the integration tests.
+//!
+//! All servers listen on free loopback ports and keep their data in one temporary directory. However the process
+//! ends, its servers are killed and the directory is removed.
+
+mod dialect;
+mod error;
+mod janitor;
+mod link;
+mod ports;
+mod programs;
+mod server;
+mod template;
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_router::intent::Flavour;
+use tokio::task::JoinSet;
+
+pub use self::dialect::{APP, DBA, SERVICE};
+pub use self::error::Error;
+pub use self::janitor::Janitor;
+pub use self::ports::Port;
+pub use self::programs::{Programs, cache_directory};
+use self::server::Identity;
+pub use self::server::{Logged, Server};
+
+/// What a sandbox consists of.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub flavour: Flavour,
+    pub replicas: usize,
+    /// Writes survive a power cut, as on a production server; off, they survive a killed server.
+    pub durable: bool,
+    /// Replication goes over links that can be delayed by milliseconds and cut.
+    pub linked: bool,
+    /// Server options of all servers, such as `--max-connections=50`.
+    pub options: Vec<String>,
+}
+
+/// A primary (the first server) and its replicas.
+#[derive(Debug)]
+pub struct Sandbox {
+    servers: Vec<Arc<Server>>,
+    /// After the servers, so that they are dropped first.
+    janitor: Janitor,
+}
+
+impl Sandbox {
+    /// Starts the servers and replication, and waits until the replicas follow.
+    ///
+    /// # Errors
+    ///
+    /// When programs are missing or a server does not start.
+    pub async fn start(options: &Options) -> Result<Self, Error> {
+        let programs = Programs::find(options.flavour)?;
+        let janitor = Janitor::new()?;
+        let template = template::prepare(&programs, janitor.directory()).await?;
+        let mut starting = JoinSet::new();
+        for at in 0..=options.replicas {
+            let server = start_server(at, programs.clone(), &template, janitor.directory(), options);
+            starting.spawn(server);
+        }
+        let mut servers = Vec::new();
+        while let Some(started) = starting.join_next().await {
+            servers.push(Arc::new(started.map_err(|_| Error::NotRunning { name: "sandbox".to_owned() })??));
+        }
+        servers.sort_by_key(|server| server.id());
+        let sandbox = Self { servers, janitor };
+        for replica in sandbox.replicas() {
+            replica.replicate_from(sandbox.primary(), options.linked).await?;
+        }
+        // One transaction, so that no position is empty, which some servers take for "never replicated".
+        sandbox.primary().run(&[FIRST_TABLE]).await?;
+        sandbox.caught_up(START_LIMIT).await?;
+        Ok(sandbox)
+    }
+
+    pub fn primary(&self) -> &Arc<Server> {
+        &self.servers[0]
+    }
+
+    pub fn replicas(&self) -> &[Arc<Server>] {
+        &self.servers[1..]
+    }
+
+    pub fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.janitor.directory()
+    }
+
+    /// Kills a process of the caller's when the sandbox ends. Its command line must name
+    /// [`Sandbox::directory`].
+    ///
+    /// # Errors
+    ///
+    /// When the note cannot be written.
+    pub fn watch(&self, name: &str, pid: u32) -> Result<(), Error> {
+        self.janitor.watch(name, pid)
+    }
+
+    /// Waits until every replica has applied what the primary has executed by now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReached`] after `limit`.
+    pub async fn caught_up(&self, limit: Duration) -> Result<(), Error> {
+        let position = self.primary().position().await?;
+        for replica in self.replicas() {
+            replica.reach(&position, limit).await?;
+        }
+        Ok(())
+    }
+
+    /// The first lines of a configuration for these servers: `servers`, `user`, `password`. Tables may follow.
+    pub fn configuration(&self) -> String {
+        let addresses: Vec<String> =
+            self.servers.iter().map(|server| format!("\"{}\"", server.address())).collect();
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "servers = [{}]", addresses.join(", "));
+        let _ = writeln!(text, "user = \"{}\"\npassword = \"{}\"", SERVICE.0, SERVICE.1);
+        text
+    }
+}
+
+async fn start_server_in(
+    identity: Identity,
+    programs: Programs,
+    template: std::path::PathBuf,
+    options: Vec<String>,
+) -> Result<Server, Error> {
+    let server = Server::prepare(identity, programs, &template, options).await?;
+    server.start().await?;
+    Ok(server)
+}
+
+/// The server at a place of the topology; the first is the primary.
+fn start_server(
+    at: usize,
+    programs: Programs,
+    template: &Path,
+    directory: &Path,
+    options: &Options,
+) -> impl Future<Output = Result<Server, Error>> + Send + 'static {
+    let name = if at == 0 { "primary".to_owned() } else { format!("replica-{at}") };
+    let identity =
+        Identity { directory: directory.join(&name), name, id: u32::try_from(at + 1).unwrap_or(u32::MAX) };
+    let mut arguments: Vec<String> =
+        dialect::server_options(options.flavour, options.durable).into_iter().map(str::to_owned).collect();
+    if at > 0 {
+        arguments.push(dialect::read_only_option(options.flavour).to_owned());
+    }
+    arguments.extend(options.options.iter().cloned());
+    start_server_in(identity, programs, template.to_owned(), arguments)
+}
+
+const FIRST_TABLE: &str = "CREATE TABLE app.sandbox (id INT PRIMARY KEY)";
+const START_LIMIT: Duration = Duration::from_secs(30);
