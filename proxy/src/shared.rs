@@ -1,1 +1,234 @@
-//! Under construction.
+//! What all workers and the control plane have in common.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use pointsman_config::Config;
+use pointsman_router::classify::Catalogue;
+use pointsman_router::gtid::GtidSet;
+use pointsman_router::topology::{ServerId, Topology};
+use tokio::sync::{mpsc, watch};
+
+use crate::backend::budget::Budget;
+use crate::backend::pool::KeyId;
+use crate::counters::Counters;
+use crate::tls::{ClientTls, ServerTls};
+use crate::users::Users;
+use crate::worker::Message;
+
+/// Process-wide state; every field is either immutable or synchronises itself.
+#[derive(Debug)]
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub topology: watch::Receiver<Arc<Topology>>,
+    pub catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub users: Arc<Users>,
+    /// For clients; none when `tls.mode` is disabled.
+    pub server_tls: Option<ServerTls>,
+    /// For servers; none when `backend_tls.mode` is disabled.
+    pub client_tls: Option<ClientTls>,
+    /// One per server, in the order of the configuration.
+    pub budgets: Vec<Arc<Budget>>,
+    pub keys: KeyTable,
+    pub acknowledged: Acknowledged,
+    /// One set per worker.
+    pub counters: Vec<Arc<Counters>>,
+    pub defaults: Defaults,
+    pub digest_seed: [u8; 32],
+    /// Set once the process is asked to end: no transaction starts any more.
+    pub draining: AtomicBool,
+    /// Asks for accounts or catalogue to be read again.
+    pub refresh: mpsc::Sender<Refresh>,
+    pub kills: mpsc::Sender<KillRequest>,
+    pub workers: OnceLock<Vec<mpsc::UnboundedSender<Message>>>,
+    pub clients: AtomicU32,
+    pub started: Instant,
+    max_allowed_packet: AtomicUsize,
+    next_id: AtomicU32,
+    next_serial: AtomicU64,
+}
+
+/// What a statement has made stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    Accounts,
+    Catalogue,
+}
+
+/// A statement to be interrupted on a server by the service account.
+#[derive(Debug)]
+pub struct KillRequest {
+    pub address: String,
+    pub thread_id: u32,
+    pub done: tokio::sync::oneshot::Sender<()>,
+}
+
+/// The highest GTID that this process has acknowledged to any client: where a session's floor starts.
+#[derive(Debug, Default)]
+pub struct Acknowledged {
+    set: Mutex<GtidSet>,
+}
+
+impl Acknowledged {
+    /// To be called before the OK reaches the client, which may tell another session of it at once.
+    pub fn merge(&self, gtid: &GtidSet) {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner).merge(gtid);
+    }
+
+    pub fn current(&self) -> GtidSet {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Numbers for the sets of properties that make server connections interchangeable.
+#[derive(Debug, Default)]
+pub struct KeyTable {
+    ids: Mutex<HashMap<KeyParts, KeyId>>,
+}
+
+/// See [`KeyTable`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeyParts {
+    pub account: u64,
+    /// Rises when the account's row changes: older connections were proven by an older password.
+    pub version: u64,
+    pub capabilities: u32,
+    pub mariadb_capabilities: u32,
+    pub collation: u16,
+}
+
+impl KeyTable {
+    pub fn id(&self, parts: KeyParts) -> KeyId {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        *ids.entry(parts).or_insert(KeyId(next))
+    }
+}
+
+/// The primary's session defaults, to which connections of replicas are brought.
+#[derive(Debug, Default)]
+pub struct Defaults {
+    current: Mutex<Arc<SessionDefaults>>,
+}
+
+/// Values of a fresh session on the primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionDefaults {
+    /// Name and value of each variable that replicas must share, as SQL text.
+    pub variables: Vec<(String, String)>,
+    pub sql_mode: String,
+    pub autocommit: bool,
+    pub wait_timeout_seconds: u64,
+    pub interactive_timeout_seconds: u64,
+    pub max_allowed_packet: u64,
+}
+
+impl Defaults {
+    pub fn get(&self) -> Arc<SessionDefaults> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, defaults: SessionDefaults) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if **current != defaults {
+            *current = Arc::new(defaults);
+        }
+    }
+}
+
+/// What [`Shared::new`] is given; the rest starts empty.
+#[derive(Debug)]
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub topology: watch::Receiver<Arc<Topology>>,
+    pub catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub users: Arc<Users>,
+    pub server_tls: Option<ServerTls>,
+    pub client_tls: Option<ClientTls>,
+    pub refresh: mpsc::Sender<Refresh>,
+    pub kills: mpsc::Sender<KillRequest>,
+}
+
+impl Shared {
+    pub fn new(parts: Parts, workers: usize) -> Arc<Self> {
+        let Parts { config, topology, catalogue, users, server_tls, client_tls, refresh, kills } = parts;
+        let budgets = config
+            .servers
+            .iter()
+            .map(|server| Budget::new(server.max_connections.unwrap_or(config.pool.max_connections) as usize))
+            .collect();
+        let counters = (0..workers).map(|_| Arc::new(Counters::new(config.servers.len()))).collect();
+        Arc::new(Self {
+            config,
+            topology,
+            catalogue,
+            users,
+            server_tls,
+            client_tls,
+            budgets,
+            keys: KeyTable::default(),
+            acknowledged: Acknowledged::default(),
+            counters,
+            defaults: Defaults::default(),
+            digest_seed: rand::random(),
+            draining: AtomicBool::new(false),
+            refresh,
+            kills,
+            workers: OnceLock::new(),
+            clients: AtomicU32::new(0),
+            started: Instant::now(),
+            max_allowed_packet: AtomicUsize::new(DEFAULT_MAX_ALLOWED_PACKET),
+            next_id: AtomicU32::new(1),
+            next_serial: AtomicU64::new(1),
+        })
+    }
+
+    /// A connection id for a client: bit 31 is set, so that it is never one of a server's.
+    pub fn next_connection_id(&self) -> u32 {
+        OWN_ID_BIT | (self.next_id.fetch_add(1, Ordering::Relaxed) & OWN_ID_MASK)
+    }
+
+    pub fn next_serial(&self) -> u64 {
+        self.next_serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The largest packet that servers take, in bytes.
+    pub fn max_allowed_packet(&self) -> usize {
+        self.max_allowed_packet.load(Ordering::Relaxed)
+    }
+
+    /// Publishes what a fresh session on the primary looks like.
+    pub fn set_defaults(&self, defaults: SessionDefaults) {
+        if let Ok(limit) = usize::try_from(defaults.max_allowed_packet)
+            && limit > 0
+        {
+            self.max_allowed_packet.store(limit, Ordering::Relaxed);
+        }
+        self.defaults.set(defaults);
+    }
+
+    /// Asks all workers for an idle connection to this server.
+    pub fn ask_for_surrender(&self, server: ServerId) {
+        self.broadcast(|| Message::Surrender(server));
+    }
+
+    /// Tells every worker.
+    pub fn broadcast(&self, message: impl Fn() -> Message) {
+        for worker in self.workers.get().into_iter().flatten() {
+            // A worker that has ended needs no message.
+            drop(worker.send(message()));
+        }
+    }
+}
+
+/// Until the primary has said what it takes.
+const DEFAULT_MAX_ALLOWED_PACKET: usize = 16 * 1024 * 1024;
+/// Set in every connection id that Pointsman gives out.
+pub const OWN_ID_BIT: u32 = 1 << 31;
+const OWN_ID_MASK: u32 = (1 << 24) - 1;

@@ -1,1 +1,502 @@
-//! Under construction.
+//! One thread, one runtime, its own sessions and idle server connections.
+//!
+//! Nothing on the path of a statement crosses threads. A worker hears of the world through its inbox (new
+//! clients, kills, surrender of idle connections, drain) and through the topology that the cluster task publishes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pointsman_router::balance::Balancer;
+use pointsman_router::classify::{Catalogue, Classifier};
+use pointsman_router::topology::{ServerId, State, Topology};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::LocalSet;
+
+use crate::backend::pool::IdlePool;
+use crate::counters::Counters;
+use crate::net::{ClientAddress, ListenerKind, Stream};
+use crate::session;
+use crate::shared::Shared;
+
+/// Statements whose intent a worker remembers.
+const CLASSIFIER_SLOTS: usize = 8192;
+/// How often idle connections and sessions are looked over.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a worker can be told.
+#[derive(Debug)]
+pub enum Message {
+    Client(Accepted),
+    /// Sessions of other workers wait for a connection to this server.
+    Surrender(ServerId),
+    /// Interrupt or end the session with this id; answers whether it is here and what came of it.
+    Kill { id: u32, query_only: bool, by: Killer, answer: mpsc::UnboundedSender<KillAnswer> },
+    /// List the sessions.
+    Sessions(oneshot::Sender<Vec<SessionView>>),
+    /// End sessions at their next transaction boundary.
+    Drain,
+    /// End every session now.
+    Stop,
+}
+
+/// A client's socket on its way from the acceptor to a worker.
+#[derive(Debug)]
+pub struct Accepted {
+    pub socket: AcceptedSocket,
+    pub listener: ListenerKind,
+    pub address: ClientAddress,
+}
+
+/// See [`Accepted`].
+#[derive(Debug)]
+pub enum AcceptedSocket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl AcceptedSocket {
+    /// Registers the socket with the runtime that this is called on.
+    fn into_stream(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(socket) => Stream::tcp(tokio::net::TcpStream::from_std(socket)?),
+            Self::Unix(socket) => Stream::unix(tokio::net::UnixStream::from_std(socket)?),
+        })
+    }
+}
+
+/// Who asks for a kill.
+#[derive(Clone, Debug)]
+pub struct Killer {
+    pub account: u64,
+    /// May end other users' sessions.
+    pub privileged: bool,
+}
+
+/// What a worker answers to [`Message::Kill`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillAnswer {
+    NotHere,
+    NotAllowed,
+    Done,
+}
+
+/// One session as `pointsman sessions` shows it.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct SessionView {
+    pub id: u32,
+    pub user: String,
+    pub client: String,
+    pub schema: Option<String>,
+    /// `idle`, `running`, `login`.
+    pub state: &'static str,
+    pub server: Option<u16>,
+    /// Why the session keeps its server connection.
+    pub pins: Vec<&'static str>,
+    pub pinned_seconds: f64,
+    pub idle_seconds: f64,
+    /// The digest of the statement that pinned it, in hex.
+    pub digest: String,
+    pub statements: u64,
+}
+
+/// What a session's slot has been told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    #[default]
+    None,
+    /// End at the next transaction boundary.
+    Drain,
+    /// Idle for longer than wait_timeout.
+    IdleTimeout,
+    /// KILL CONNECTION.
+    Kill,
+    /// The process ends now.
+    Stop,
+}
+
+/// A session as its worker sees it. Shared by the session's task and the worker's inbox on one thread.
+#[derive(Debug)]
+pub struct Slot {
+    pub id: u32,
+    pub order: Cell<Order>,
+    pub waker: RefCell<Option<Waker>>,
+    /// The statement that runs now, for KILL.
+    pub running: Cell<Option<(ServerId, u32)>>,
+    /// Kills under way: the server connection must not be lent to anybody until they have ended.
+    pub killing: Cell<u32>,
+    /// A server that this session waits for was found dead.
+    pub server_down: Cell<bool>,
+    pub account: Cell<u64>,
+    /// LAST_INSERT_ID() as it was when another session took over the connection that held it.
+    pub captured_insert_id: Cell<Option<u64>>,
+    /// None while a statement runs.
+    pub idle_since: Cell<Option<Instant>>,
+    pub wait_timeout: Cell<Duration>,
+    pub view: RefCell<SessionView>,
+    pub pinned_since: Cell<Option<Instant>>,
+}
+
+impl Slot {
+    fn new(id: u32) -> Self {
+        Self {
+            id,
+            order: Cell::default(),
+            waker: RefCell::default(),
+            running: Cell::default(),
+            killing: Cell::default(),
+            server_down: Cell::default(),
+            account: Cell::default(),
+            captured_insert_id: Cell::default(),
+            idle_since: Cell::new(Some(Instant::now())),
+            wait_timeout: Cell::new(Duration::from_secs(28_800)),
+            view: RefCell::new(SessionView { id, state: "login", ..SessionView::default() }),
+            pinned_since: Cell::default(),
+        }
+    }
+
+    /// Gives an order unless a stronger one stands, and wakes the session.
+    pub fn give(&self, order: Order) {
+        if order > self.order.get() {
+            self.order.set(order);
+        }
+        self.wake();
+    }
+
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Remembers who to wake; free when it is the same task as before.
+    pub fn register(&self, waker: &Waker) {
+        let mut registered = self.waker.borrow_mut();
+        if !registered.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *registered = Some(waker.clone());
+        }
+    }
+}
+
+/// What the sessions of one worker share.
+#[derive(Debug)]
+pub struct Worker {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    pub pool: IdlePool,
+    pub classifier: RefCell<Classifier>,
+    pub balancer: RefCell<Balancer>,
+    pub counters: Arc<Counters>,
+    pub slots: RefCell<BTreeMap<u32, Rc<Slot>>>,
+    pub started: Instant,
+    topology: RefCell<Cached<Topology>>,
+    catalogue: RefCell<Cached<Catalogue>>,
+    random: Cell<u64>,
+}
+
+impl Worker {
+    fn new(index: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            index,
+            pool: IdlePool::new(shared.budgets.clone()),
+            classifier: RefCell::new(Classifier::new(shared.digest_seed, CLASSIFIER_SLOTS)),
+            balancer: RefCell::new(Balancer::new(&shared.config.routing, shared.config.servers.len())),
+            counters: shared.counters[index].clone(),
+            slots: RefCell::default(),
+            started: shared.started,
+            topology: RefCell::new(Cached::new(&shared.topology)),
+            catalogue: RefCell::new(Cached::new(&shared.catalogue)),
+            random: Cell::new(rand::random::<u64>() | 1),
+            shared,
+        }
+    }
+
+    /// The newest topology; one snapshot serves a whole statement.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.topology.borrow_mut().current()
+    }
+
+    /// The newest catalogue of stored functions and views.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.borrow_mut().current()
+    }
+
+    /// Time since the start of the process, the clock of all pure code.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Cheap numbers for spreading load; nothing secret depends on them.
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        x
+    }
+}
+
+/// A published value, with a copy that costs no lock while nothing new has been published.
+#[derive(Debug)]
+struct Cached<T> {
+    changes: watch::Receiver<Arc<T>>,
+    current: Arc<T>,
+}
+
+impl<T> Cached<T> {
+    fn new(receiver: &watch::Receiver<Arc<T>>) -> Self {
+        let mut changes = receiver.clone();
+        let current = changes.borrow_and_update().clone();
+        Self { changes, current }
+    }
+
+    fn current(&mut self) -> Arc<T> {
+        if self.changes.has_changed().unwrap_or(false) {
+            self.current = self.changes.borrow_and_update().clone();
+        }
+        self.current.clone()
+    }
+}
+
+/// The running worker threads.
+#[derive(Debug)]
+pub struct Workers {
+    shared: Arc<Shared>,
+    loads: Vec<Arc<AtomicUsize>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses a thread or a runtime.
+    pub fn start(shared: &Arc<Shared>, count: usize) -> io::Result<Self> {
+        let mut senders = Vec::new();
+        let mut loads = Vec::new();
+        let mut threads = Vec::new();
+        for index in 0..count {
+            let (sender, inbox) = mpsc::unbounded_channel();
+            let load = Arc::new(AtomicUsize::new(0));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let worker_shared = shared.clone();
+            let worker_load = load.clone();
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let worker = Rc::new(Worker::new(index, worker_shared));
+                LocalSet::new().block_on(&runtime, run(worker, inbox, worker_load));
+            })?;
+            senders.push(sender);
+            loads.push(load);
+            threads.push(thread);
+        }
+        // Set once per process start; a second set would mean two sets of workers on one `Shared`.
+        drop(shared.workers.set(senders));
+        Ok(Self { shared: shared.clone(), loads, threads })
+    }
+
+    /// Hands a new client to the least loaded worker.
+    pub fn assign(&self, client: Accepted) {
+        let least = (0..self.loads.len()).min_by_key(|&at| self.loads[at].load(Ordering::Relaxed)).unwrap_or(0);
+        if let Some(sender) = self.shared.workers.get().and_then(|senders| senders.get(least)) {
+            self.loads[least].fetch_add(1, Ordering::Relaxed);
+            drop(sender.send(Message::Client(client)));
+        }
+    }
+
+    /// Sessions open now, over all workers.
+    pub fn sessions(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Ends every session and waits for the threads.
+    pub fn stop(self) {
+        self.shared.broadcast(|| Message::Stop);
+        for thread in self.threads {
+            // A worker that panicked has been logged by the panic hook.
+            drop(thread.join());
+        }
+    }
+}
+
+async fn run(worker: Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Message>, load: Arc<AtomicUsize>) {
+    let mut topology = worker.shared.topology.clone();
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            message = inbox.recv() => match message {
+                None | Some(Message::Stop) => break,
+                Some(message) => on_message(&worker, message, &load),
+            },
+            changed = topology.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let current = topology.borrow_and_update().clone();
+                wake_sessions_of_dead_servers(&worker, &current);
+            }
+            _ = tick.tick() => on_tick(&worker),
+        }
+    }
+    stop_sessions(&worker).await;
+}
+
+/// Lets every session send its last word before the runtime ends.
+async fn stop_sessions(worker: &Rc<Worker>) {
+    for slot in worker.slots.borrow().values() {
+        slot.give(Order::Stop);
+    }
+    let deadline = Instant::now() + STOP_GRACE;
+    while !worker.slots.borrow().is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+fn on_message(worker: &Rc<Worker>, message: Message, load: &Arc<AtomicUsize>) {
+    match message {
+        Message::Client(client) => start_session(worker, client, load.clone()),
+        Message::Surrender(server) => worker.pool.surrender(server),
+        Message::Kill { id, query_only, by, answer } => kill(worker, id, query_only, &by, answer),
+        Message::Sessions(answer) => {
+            // The asker may have given up.
+            drop(answer.send(worker.slots.borrow().values().map(|slot| view(slot)).collect()));
+        }
+        Message::Drain => {
+            for slot in worker.slots.borrow().values() {
+                slot.give(Order::Drain);
+            }
+        }
+        Message::Stop => {}
+    }
+}
+
+fn start_session(worker: &Rc<Worker>, client: Accepted, load: Arc<AtomicUsize>) {
+    let id = worker.shared.next_connection_id();
+    let slot = Rc::new(Slot::new(id));
+    worker.slots.borrow_mut().insert(id, slot.clone());
+    let worker = worker.clone();
+    worker.shared.clients.fetch_add(1, Ordering::Relaxed);
+    let guard = SessionGuard { worker: worker.clone(), id, load };
+    tokio::task::spawn_local(async move {
+        let _guard = guard;
+        match client.socket.into_stream() {
+            Ok(stream) => session::run(worker, slot, stream, client.listener, client.address).await,
+            Err(error) => tracing::warn!(client = %client.address, %error, "socket cannot be used"),
+        }
+    });
+}
+
+/// Takes a session off the books however its task ends.
+struct SessionGuard {
+    worker: Rc<Worker>,
+    id: u32,
+    load: Arc<AtomicUsize>,
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        self.worker.slots.borrow_mut().remove(&self.id);
+        self.worker.shared.clients.fetch_sub(1, Ordering::Relaxed);
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn view(slot: &Slot) -> SessionView {
+    let mut view = slot.view.borrow().clone();
+    view.state = match (slot.idle_since.get(), view.state) {
+        (_, "login") => "login",
+        (Some(_), _) => "idle",
+        (None, _) => "running",
+    };
+    view.idle_seconds = slot.idle_since.get().map_or(0.0, |since| since.elapsed().as_secs_f64());
+    view.pinned_seconds = slot.pinned_since.get().map_or(0.0, |since| since.elapsed().as_secs_f64());
+    view
+}
+
+fn wake_sessions_of_dead_servers(worker: &Worker, topology: &Topology) {
+    let dead = |id: ServerId| topology.server(id).is_some_and(|server| server.state == State::Down);
+    if !topology.servers.iter().any(|server| server.state == State::Down) {
+        return;
+    }
+    for slot in worker.slots.borrow().values() {
+        if slot.running.get().is_some_and(|(server, _)| dead(server)) {
+            slot.server_down.set(true);
+            slot.wake();
+        }
+    }
+}
+
+fn on_tick(worker: &Rc<Worker>) {
+    let now = Instant::now();
+    let pool = &worker.shared.config.pool;
+    worker.pool.reap(now, pool.idle_timeout, pool.max_lifetime, worker.topology().epoch);
+    flush_pending_closes(worker);
+    for slot in worker.slots.borrow().values() {
+        let idle_for = slot.idle_since.get().map_or(Duration::ZERO, |since| now.duration_since(since));
+        if idle_for > slot.wait_timeout.get() {
+            slot.give(Order::IdleTimeout);
+        }
+    }
+}
+
+/// Lets servers forget statements whose clients have closed them, also where nothing else is written.
+fn flush_pending_closes(worker: &Rc<Worker>) {
+    for mut connection in worker.pool.take_with_pending_closes() {
+        let worker = worker.clone();
+        tokio::task::spawn_local(async move {
+            let closes = connection.prepared.take_pending_closes();
+            if connection.lane.write_all(&closes).await.is_ok() {
+                worker.pool.give_back(connection);
+            }
+        });
+    }
+}
+
+fn kill(
+    worker: &Rc<Worker>,
+    id: u32,
+    query_only: bool,
+    by: &Killer,
+    answer: mpsc::UnboundedSender<KillAnswer>,
+) {
+    let Some(slot) = worker.slots.borrow().get(&id).cloned() else {
+        drop(answer.send(KillAnswer::NotHere));
+        return;
+    };
+    if !by.privileged && slot.account.get() != by.account {
+        drop(answer.send(KillAnswer::NotAllowed));
+        return;
+    }
+    if !query_only {
+        slot.give(Order::Kill);
+    }
+    let running = slot.running.get();
+    let address = running.and_then(|(server, _)| {
+        worker.topology().server(server).map(|server| server.address.clone())
+    });
+    let (Some((_, thread_id)), Some(address)) = (running, address) else {
+        drop(answer.send(KillAnswer::Done));
+        return;
+    };
+    slot.killing.set(slot.killing.get() + 1);
+    let kills = worker.shared.kills.clone();
+    tokio::task::spawn_local(async move {
+        let (done, finished) = oneshot::channel();
+        if kills.send(crate::shared::KillRequest { address, thread_id, done }).await.is_ok() {
+            // An error means that the killer has ended: nothing more will happen.
+            drop(finished.await);
+        }
+        slot.killing.set(slot.killing.get() - 1);
+        slot.wake();
+        drop(answer.send(KillAnswer::Done));
+    });
+}

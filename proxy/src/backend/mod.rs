@@ -1,1 +1,9 @@
-//! Under construction.
+//! Connections to servers: opening, keeping, lending and bringing them into a session's state.
+
+pub mod budget;
+pub mod connect;
+pub mod connection;
+pub mod inject;
+pub mod pool;
+pub mod prepared;
+pub mod sync;

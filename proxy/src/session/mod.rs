@@ -1,1 +1,265 @@
-//! Under construction.
+//! One client's session: reads a command, decides, runs it, and lends server connections meanwhile.
+//!
+//! The loop here calls every step; no step calls the next one.
+
+mod answer;
+mod checkout;
+mod command;
+mod control;
+mod execute;
+mod kill;
+pub mod login;
+mod prepared;
+pub mod relay;
+mod statement;
+mod substitute;
+mod tunnel;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use pointsman_protocol::capability::Capabilities;
+use pointsman_protocol::packet::{HEADER_LEN, Header};
+use pointsman_router::session::SessionState;
+use pointsman_router::topology::ServerId;
+
+use crate::backend::connection::{InsertId, ServerConnection};
+use crate::buffer::Lane;
+use crate::error::{Origin, SessionError};
+use crate::net::{ClientAddress, ListenerKind, Stream};
+use crate::session::login::{LoggedIn, LoginError};
+use crate::session::prepared::Statements;
+use crate::worker::{Order, Slot, Worker};
+
+/// A client that has logged in.
+#[derive(Debug)]
+pub struct Session {
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    client: Lane,
+    /// Who the client is and what it can read.
+    login: Identity,
+    listener: ListenerKind,
+    address: ClientAddress,
+    state: SessionState,
+    statements: Statements,
+    /// The server connection of a pinned session.
+    held: Option<Box<ServerConnection>>,
+    /// `pool.mode = "session"`: connections kept for the life of the client, by server.
+    kept: Vec<Option<Box<ServerConnection>>>,
+    /// By server, the serial of the connection used last: its diagnostics may still be ours.
+    last_used: Vec<u64>,
+    /// The server of the previous statement.
+    last_server: Option<ServerId>,
+    /// Servers that refuse this user although the primary accepts it.
+    left_out: Vec<ServerId>,
+    last: checkout::LastStatement,
+    /// The connection on which LAST_INSERT_ID() is ours, and where it is saved when that one is taken.
+    insert_id: Option<(u64, Arc<InsertId>)>,
+}
+
+/// What a login has settled; replaced whole by COM_CHANGE_USER.
+pub type Identity = login::Identity;
+
+/// Whether a session goes on after a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Quit,
+}
+
+/// Serves one client from its first byte to its last.
+pub async fn run(
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    stream: Stream,
+    listener: ListenerKind,
+    address: ClientAddress,
+) {
+    let lane = Lane::new(stream);
+    let logged_in = Box::pin(login::login(&worker, &slot, lane, listener, &address)).await;
+    match logged_in {
+        Ok(logged_in) => {
+            worker.counters.logins.one();
+            Session::new(worker, slot, logged_in, listener, address).serve().await;
+        }
+        Err(error) => report_failed_login(&worker, &address, &error),
+    }
+}
+
+fn report_failed_login(worker: &Worker, address: &ClientAddress, error: &LoginError) {
+    worker.counters.failed_logins.one();
+    tracing::info!(client = %address, %error, "login failed");
+}
+
+impl Session {
+    fn new(
+        worker: Rc<Worker>,
+        slot: Rc<Slot>,
+        logged_in: LoggedIn,
+        listener: ListenerKind,
+        address: ClientAddress,
+    ) -> Self {
+        let servers = worker.shared.config.servers.len();
+        let LoggedIn { lane, identity } = logged_in;
+        let mut session = Self {
+            client: lane,
+            listener,
+            address,
+            state: SessionState::default(),
+            statements: Statements::default(),
+            held: None,
+            kept: (0..servers).map(|_| None).collect(),
+            last_used: vec![0; servers],
+            last_server: None,
+            left_out: Vec::new(),
+            last: checkout::LastStatement::default(),
+            insert_id: None,
+            login: identity,
+            worker,
+            slot,
+        };
+        session.start_over();
+        session
+    }
+
+    /// The state of a session that has just logged in.
+    fn start_over(&mut self) {
+        let defaults = self.worker.shared.defaults.get();
+        let flavour = self.worker.topology().flavour;
+        self.state = SessionState::new(pointsman_router::session::Fresh {
+            flavour,
+            schema: self.login.schema.clone(),
+            autocommit: defaults.autocommit,
+            sql_mode: defaults.sql_mode.clone(),
+            multi_statements: self.login.capabilities.contains(Capabilities::MULTI_STATEMENTS),
+            collation: self.login.collation,
+        });
+        self.state.raise_floor(&self.worker.shared.acknowledged.current());
+        self.statements = Statements::default();
+        self.left_out.clear();
+        self.insert_id = None;
+        let seconds = if self.login.capabilities.contains(Capabilities::INTERACTIVE) {
+            defaults.interactive_timeout_seconds
+        } else {
+            defaults.wait_timeout_seconds
+        };
+        self.slot.wait_timeout.set(Duration::from_secs(seconds.max(1)));
+        self.slot.account.set(self.login.account.id);
+        let mut view = self.slot.view.borrow_mut();
+        view.user = String::from_utf8_lossy(&self.login.user).into_owned();
+        view.client = self.address.to_string();
+        view.state = "idle";
+        view.schema = self.state.schema().map(|name| String::from_utf8_lossy(name).into_owned());
+    }
+
+    async fn serve(mut self) {
+        let ended = loop {
+            let len = match self.next_command().await {
+                Ok(len) => len,
+                Err(error) => break error,
+            };
+            self.slot.idle_since.set(None);
+            // Boxed, so that an idle session does not keep room for the largest statement's state.
+            match Box::pin(self.command(len)).await {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Quit) => break SessionError::ClientClosed,
+                Err(error) => break error,
+            }
+        };
+        Box::pin(self.end(ended)).await;
+    }
+
+    /// Waits for a whole command packet and gives its length with the header.
+    ///
+    /// Only the first 16 MiB are waited for; what continues a larger one is streamed later. Cancel safe.
+    async fn next_command(&mut self) -> Result<usize, SessionError> {
+        self.slot.idle_since.set(Some(Instant::now()));
+        while self.client.bytes().len() < HEADER_LEN {
+            self.await_client().await?;
+        }
+        let header = Header::parse(self.client.bytes()).ok_or(SessionError::Malformed("no header"))?;
+        if header.sequence != 0 {
+            return Err(SessionError::OutOfOrder(header.sequence));
+        }
+        if header.len == 0 {
+            return Err(SessionError::Malformed("empty packet"));
+        }
+        let limit = self.worker.shared.max_allowed_packet();
+        if header.len > limit {
+            return Err(SessionError::TooLarge { size: header.len, limit });
+        }
+        let total = HEADER_LEN + header.len;
+        if self.client.bytes().len() < total {
+            let filled = tokio::time::timeout(COMMAND_TIMEOUT, self.client.fill_to(total)).await;
+            let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+            filled.map_err(timed_out).flatten().map_err(SessionError::ClientIo)?;
+        }
+        Ok(total)
+    }
+
+    /// Waits for bytes of the client or an order that ends the session.
+    async fn await_client(&mut self) -> Result<(), SessionError> {
+        poll_fn(|cx| {
+            let order = self.slot.order.get();
+            if order != Order::None && (order != Order::Drain || self.state.pins().is_empty()) {
+                return Poll::Ready(Err(SessionError::Ordered(order)));
+            }
+            match self.client.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(SessionError::ClientClosed)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(SessionError::ClientIo(error))),
+                Poll::Pending => {}
+            }
+            self.slot.register(cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Tells the client why, gives server connections back or closes them.
+    async fn end(mut self, error: SessionError) {
+        self.log_end(&error);
+        if let Some(last_word) = error.client_error() {
+            let sequence = if self.slot.idle_since.get().is_some() { 0 } else { 1 };
+            let packet = last_word.packet(sequence);
+            // The client may be gone; there is nothing more to do for it.
+            drop(tokio::time::timeout(LAST_WORD_TIMEOUT, self.client.write_all(&packet)).await);
+        }
+        // What the session left on a held connection ends with the connection.
+        self.held = None;
+        self.kept.clear();
+        self.worker.pool.close_session(self.slot.id);
+    }
+
+    fn log_end(&self, error: &SessionError) {
+        match error.origin() {
+            Origin::Client => {
+                if !matches!(error, SessionError::ClientClosed) {
+                    self.worker.counters.client_errors.one();
+                    tracing::info!(session = self.slot.id, client = %self.address, %error, "session ended");
+                }
+            }
+            Origin::Server(server) => {
+                self.worker.counters.proxy_errors.one();
+                if let Some(counters) = self.worker.counters.server(server) {
+                    counters.errors.one();
+                }
+                let topology = self.worker.topology();
+                let name = topology.server(server).map_or("", |view| view.name.as_str());
+                tracing::warn!(session = self.slot.id, client = %self.address, server = name, %error, "session ended");
+            }
+            Origin::Proxy => {
+                tracing::debug!(session = self.slot.id, client = %self.address, %error, "session ended");
+            }
+        }
+    }
+}
+
+/// How long a client may take to send the rest of a command that it has begun, as net_read_timeout of servers
+/// allows for each piece.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);

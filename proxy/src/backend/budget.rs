@@ -1,0 +1,131 @@
+//! How many connections may be open to one server, over all workers.
+//!
+//! A [`Permit`] is the right to have one open. When all are taken, whoever wants one queues here, and the next
+//! connection or permit that any worker gives up goes to the head of the queue.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::connection::ServerConnection;
+use super::pool::KeyId;
+
+/// The budget of one server, shared by all workers.
+#[derive(Debug)]
+pub struct Budget {
+    limit: AtomicUsize,
+    used: AtomicUsize,
+    /// Length of `queue`, readable without its lock.
+    waiting: AtomicUsize,
+    queue: Mutex<VecDeque<Waiter>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    key: KeyId,
+    answer: oneshot::Sender<Grant>,
+}
+
+/// What a queued session gets.
+#[derive(Debug)]
+pub enum Grant {
+    /// An open connection of the wanted key.
+    Connection(Box<ServerConnection>),
+    /// The right to open one.
+    Permit(Permit),
+}
+
+/// The right to have one connection open; dropped, it goes to the next in the queue.
+#[derive(Debug)]
+pub struct Permit(Option<Arc<Budget>>);
+
+impl Budget {
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit: AtomicUsize::new(limit),
+            used: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            queue: Mutex::default(),
+        })
+    }
+
+    pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| (used < limit).then_some(used + 1))
+            .ok()
+            .map(|_| Permit(Some(self.clone())))
+    }
+
+    /// Open connections, lent and idle, over all workers.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    pub fn waiters(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Queues for a connection of `key` or a permit. Dropping the receiver leaves the queue.
+    pub fn wait(&self, key: KeyId) -> oneshot::Receiver<Grant> {
+        let (answer, receiver) = oneshot::channel();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.retain(|waiter| !waiter.answer.is_closed());
+        queue.push_back(Waiter { key, answer });
+        self.waiting.store(queue.len(), Ordering::Release);
+        receiver
+    }
+
+    fn next_waiter(&self) -> Option<Waiter> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = std::iter::from_fn(|| queue.pop_front()).find(|waiter| !waiter.answer.is_closed());
+        self.waiting.store(queue.len(), Ordering::Release);
+        next
+    }
+
+    /// Offers an idle connection to the queue; it comes back where nobody waits.
+    ///
+    /// A waiter of another key gets the permit: the connection is closed for it.
+    pub fn offer(&self, connection: Box<ServerConnection>) -> Option<Box<ServerConnection>> {
+        let Some(waiter) = self.next_waiter() else { return Some(connection) };
+        if waiter.key == connection.key {
+            match waiter.answer.send(Grant::Connection(connection)) {
+                Err(Grant::Connection(connection)) => self.offer(connection),
+                Ok(()) | Err(Grant::Permit(_)) => None,
+            }
+        } else {
+            let permit = connection.close_keeping_permit();
+            // A refused permit drops here and finds the next waiter by itself.
+            drop(waiter.answer.send(Grant::Permit(permit)));
+            None
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some(budget) = self.0.take() else { return };
+        while budget.has_waiters() {
+            let Some(waiter) = budget.next_waiter() else { break };
+            let Err(refused) = waiter.answer.send(Grant::Permit(Self(Some(budget.clone())))) else { return };
+            // The waiter left in between: the permit is still ours, to be offered again without recursion.
+            if let Grant::Permit(mut permit) = refused {
+                permit.0 = None;
+            }
+        }
+        budget.used.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Permit {
+    /// A permit outside every budget: session mode is limited by the server alone.
+    pub fn unlimited() -> Self {
+        Self(None)
+    }
+}

@@ -1,0 +1,83 @@
+//! One open connection to a server and what is known of its state.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use pointsman_protocol::capability::{Capabilities, Status};
+use pointsman_router::intent::Flavour;
+use pointsman_router::session::ConnectionState;
+use pointsman_router::topology::ServerId;
+
+use super::budget::Permit;
+use super::pool::KeyId;
+use super::prepared::PreparedStatements;
+use crate::buffer::Lane;
+
+/// An open, authenticated connection. Lent to one session at a time; dropped, it is closed.
+#[derive(Debug)]
+pub struct ServerConnection {
+    pub lane: Lane,
+    pub server: ServerId,
+    /// The server's own id of this connection, which KILL takes.
+    pub thread_id: u32,
+    /// Unique in this process: tells connections apart whatever ids servers give.
+    pub serial: u64,
+    pub key: KeyId,
+    /// The topology's epoch at the time of opening; a later epoch makes the connection unusable.
+    pub epoch: u64,
+    /// The worker whose runtime the socket is registered with.
+    pub worker: usize,
+    pub capabilities: Capabilities,
+    pub flavour: Flavour,
+    /// The collation of the login, to which the session's character set goes back.
+    pub collation: u16,
+    /// Status flags of the last answer.
+    pub status: Status,
+    pub state: ConnectionState,
+    pub prepared: PreparedStatements,
+    /// The session that used it last; its diagnostics and insert id are still here.
+    pub owner: u32,
+    /// Where the owner's LAST_INSERT_ID() must be left when another session takes the connection.
+    pub insert_id: Option<Arc<InsertId>>,
+    pub opened: Instant,
+    pub idle_since: Instant,
+    pub permit: Permit,
+}
+
+impl ServerConnection {
+    /// Closes the socket but keeps the right to have one open.
+    pub fn close_keeping_permit(self: Box<Self>) -> Permit {
+        let Self { permit, .. } = *self;
+        permit
+    }
+
+    /// Registers the socket with the runtime of the worker that this is called on; none when the system refuses.
+    pub fn move_to_worker(mut self: Box<Self>, worker: usize) -> Option<Box<Self>> {
+        self.lane = self.lane.rebind().ok()?;
+        self.worker = worker;
+        Some(self)
+    }
+
+    /// Whether an idle connection is still good: nothing has arrived, not even the end of the stream.
+    ///
+    /// Costs no system call while the runtime has seen nothing on the socket.
+    pub fn is_quiet(&mut self) -> bool {
+        self.lane.is_empty() && self.lane.is_quiet()
+    }
+}
+
+/// A session's LAST_INSERT_ID(), for the time when the connection that knows it has gone to another session.
+#[derive(Debug, Default)]
+pub struct InsertId {
+    value: Mutex<u64>,
+}
+
+impl InsertId {
+    pub fn get(&self) -> u64 {
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set(&self, value: u64) {
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}

@@ -1,0 +1,160 @@
+//! Statements of our own on a server connection: sent, and their answers read and dropped.
+//!
+//! None of these is cancel safe: a call that is dropped or fails leaves the connection in mid-answer, and it must
+//! be closed.
+
+use std::io;
+use std::time::Duration;
+
+use pointsman_protocol::capability::Capabilities;
+use pointsman_protocol::codec::Reader;
+use pointsman_protocol::err::ErrPacket;
+use pointsman_protocol::ok::{EofPacket, OkPacket};
+use pointsman_protocol::packet::{HEADER_LEN, write_packet};
+use pointsman_protocol::response::{EndKind, Grammar, PrepareOk, ResponseWalker, Stop};
+
+use super::connection::ServerConnection;
+use crate::error::ClientError;
+
+/// What a server said to a statement of ours.
+#[derive(Debug)]
+pub enum Answer {
+    Ok(Option<PrepareOk>),
+    Err(ClientError),
+}
+
+/// Sends one command and reads its whole answer.
+///
+/// # Errors
+///
+/// When the connection fails or the answer takes longer than `limit`.
+pub async fn command(
+    connection: &mut ServerConnection,
+    payload: &[u8],
+    grammar: Grammar,
+    limit: Duration,
+) -> io::Result<Answer> {
+    tokio::time::timeout(limit, exchange(connection, payload, grammar, &mut Vec::new(), 0))
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Runs SQL and reads its whole answer.
+///
+/// # Errors
+///
+/// As [`command`].
+pub async fn query(connection: &mut ServerConnection, sql: &[u8], limit: Duration) -> io::Result<Answer> {
+    command(connection, &query_payload(connection, sql), Grammar::Query, limit).await
+}
+
+/// Runs SQL that gives one row of one column, and gives that value; none for an error, NULL or no row.
+///
+/// # Errors
+///
+/// As [`command`].
+pub async fn scalar(
+    connection: &mut ServerConnection,
+    sql: &[u8],
+    limit: Duration,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut kept = Vec::new();
+    let payload = query_payload(connection, sql);
+    let answered = exchange(connection, &payload, Grammar::Query, &mut kept, MAX_SCALAR_BYTES);
+    let answer = tokio::time::timeout(limit, answered)
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok(match answer {
+        Answer::Ok(_) => first_value(&kept, connection.capabilities),
+        Answer::Err(_) => None,
+    })
+}
+
+/// A COM_QUERY payload, with the empty attribute block where the connection wants one.
+pub fn query_payload(connection: &ServerConnection, sql: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(sql.len() + 3);
+    payload.push(COM_QUERY);
+    if connection.capabilities.contains(Capabilities::QUERY_ATTRIBUTES) {
+        payload.extend_from_slice(&[0, 1]);
+    }
+    payload.extend_from_slice(sql);
+    payload
+}
+
+async fn exchange(
+    connection: &mut ServerConnection,
+    payload: &[u8],
+    grammar: Grammar,
+    kept: &mut Vec<u8>,
+    keep_bytes: usize,
+) -> io::Result<Answer> {
+    let mut packet = connection.prepared.take_pending_closes();
+    write_packet(&mut packet, 0, payload);
+    connection.lane.write_all(&packet).await?;
+    let deprecate_eof = connection.capabilities.contains(Capabilities::DEPRECATE_EOF);
+    let mut walker = ResponseWalker::new(grammar, deprecate_eof, false);
+    let mut answer = Answer::Ok(None);
+    loop {
+        let (ahead, stop) = walker.walk(connection.lane.bytes()).map_err(invalid)?;
+        let keep = ahead.min(keep_bytes.saturating_sub(kept.len()));
+        kept.extend_from_slice(&connection.lane.bytes()[..keep]);
+        match stop {
+            Stop::NeedMore => {
+                connection.lane.consume(ahead);
+                if connection.lane.fill().await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Stop::End { len, kind, last } => {
+                let payload = &connection.lane.bytes()[ahead + HEADER_LEN..ahead + len];
+                match kind {
+                    EndKind::Err => answer = Answer::Err(error_of(payload, connection.capabilities)?),
+                    EndKind::Eof => connection.status = EofPacket::parse(payload).map_err(invalid)?.status,
+                    EndKind::Ok | EndKind::OkEof => {
+                        let ok = OkPacket::parse(payload, connection.capabilities).map_err(invalid)?;
+                        connection.status = ok.status;
+                    }
+                }
+                connection.lane.consume(ahead + len);
+                if last {
+                    return Ok(answer);
+                }
+            }
+            Stop::PrepareOk { len } => {
+                let head = PrepareOk::parse(&connection.lane.bytes()[ahead + HEADER_LEN..ahead + len]);
+                answer = Answer::Ok(Some(head.map_err(invalid)?));
+                connection.lane.consume(ahead + len);
+            }
+            Stop::LocalInfile { .. } => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+fn error_of(payload: &[u8], capabilities: Capabilities) -> io::Result<ClientError> {
+    let err = ErrPacket::parse(payload, capabilities).map_err(invalid)?;
+    Ok(ClientError { code: err.code, sqlstate: err.sqlstate.unwrap_or(*b"HY000"), message: err.message.to_vec() })
+}
+
+/// The first column of the first row in the packets of a text result: column count, one column, row.
+fn first_value(packets: &[u8], capabilities: Capabilities) -> Option<Vec<u8>> {
+    let row_at = if capabilities.contains(Capabilities::DEPRECATE_EOF) { 2 } else { 3 };
+    let mut rest = packets;
+    for _ in 0..row_at {
+        let header = pointsman_protocol::packet::Header::parse(rest)?;
+        rest = rest.get(HEADER_LEN + header.len..)?;
+    }
+    let header = pointsman_protocol::packet::Header::parse(rest)?;
+    let row = rest.get(HEADER_LEN..HEADER_LEN + header.len)?;
+    if row.first() == Some(&NULL_VALUE) {
+        return None;
+    }
+    Reader::new(row).lenenc_bytes().ok().map(<[u8]>::to_vec)
+}
+
+fn invalid(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+const COM_QUERY: u8 = 0x03;
+const NULL_VALUE: u8 = 0xfb;
+const MAX_SCALAR_BYTES: usize = 64 * 1024;

@@ -1,0 +1,206 @@
+//! The idle connections of one worker.
+//!
+//! A connection without work has no task: it lies in a list, and whether it is still alive is asked when it is
+//! lent. Lists are per worker, so lending takes no lock; only the budget of a server is shared.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pointsman_router::topology::ServerId;
+
+use super::budget::{Budget, Grant, Permit};
+use super::connection::ServerConnection;
+use super::prepared::StatementKey;
+
+/// Stands for everything that two sessions must have in common to use the same server connection: account,
+/// credential, capabilities, character set of the login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub u32);
+
+/// What a session asks the pool for.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    pub server: ServerId,
+    pub key: KeyId,
+    pub session: u32,
+    /// The fingerprint of the session's replayable state.
+    pub fingerprint: u64,
+    pub has_schema: bool,
+    pub epoch: u64,
+}
+
+/// What came of looking for a connection without waiting.
+#[derive(Debug)]
+pub enum Found {
+    Idle(Box<ServerConnection>),
+    /// None idle, but one more may be opened.
+    MayOpen(Permit),
+    /// The server's limit is reached.
+    AtLimit,
+}
+
+/// Idle connections by server, most recently used last.
+#[derive(Debug)]
+pub struct IdlePool {
+    lists: RefCell<Vec<Vec<Box<ServerConnection>>>>,
+    budgets: Vec<Arc<Budget>>,
+}
+
+impl IdlePool {
+    pub fn new(budgets: Vec<Arc<Budget>>) -> Self {
+        let lists = RefCell::new(budgets.iter().map(|_| Vec::new()).collect());
+        Self { lists, budgets }
+    }
+
+    pub fn budget(&self, server: ServerId) -> Option<&Arc<Budget>> {
+        self.budgets.get(usize::from(server.0))
+    }
+
+    /// The best idle connection, or the right to open one.
+    pub fn find(&self, want: &Want) -> Found {
+        while let Some(mut connection) = self.take_best(want) {
+            if connection.is_quiet() {
+                return Found::Idle(connection);
+            }
+        }
+        match self.budget(want.server).and_then(Budget::try_acquire) {
+            Some(permit) => Found::MayOpen(permit),
+            None => self.evict_other_key(want).map_or(Found::AtLimit, Found::MayOpen),
+        }
+    }
+
+    /// The connection that this session used last, if nobody has used it since.
+    pub fn take_own(&self, server: ServerId, serial: u64, session: u32) -> Option<Box<ServerConnection>> {
+        let mut lists = self.lists.borrow_mut();
+        let list = lists.get_mut(usize::from(server.0))?;
+        let at = list.iter().rposition(|c| c.serial == serial && c.owner == session)?;
+        let mut connection = list.remove(at);
+        connection.is_quiet().then_some(connection)
+    }
+
+    fn take_best(&self, want: &Want) -> Option<Box<ServerConnection>> {
+        let mut lists = self.lists.borrow_mut();
+        let list = lists.get_mut(usize::from(want.server.0))?;
+        let rank = |c: &ServerConnection| {
+            if c.key != want.key || c.epoch != want.epoch {
+                return 0;
+            }
+            let schema_fits = want.has_schema || !c.state.has_schema();
+            match (c.owner == want.session, c.state.fingerprint() == want.fingerprint, schema_fits) {
+                (_, _, false) => 0,
+                (true, true, true) => 4,
+                (false, true, true) => 3,
+                (true, false, true) => 2,
+                (false, false, true) => 1,
+            }
+        };
+        let mut best = None;
+        for (at, connection) in list.iter().enumerate().rev() {
+            let value = rank(connection);
+            if value > best.map_or(0, |(top, _)| top) {
+                best = Some((value, at));
+                if value == 4 {
+                    break;
+                }
+            }
+        }
+        best.map(|(_, at)| list.remove(at))
+    }
+
+    /// Closes the least recently used idle connection that this want cannot use, for its permit.
+    fn evict_other_key(&self, want: &Want) -> Option<Permit> {
+        let mut lists = self.lists.borrow_mut();
+        let list = lists.get_mut(usize::from(want.server.0))?;
+        (!list.is_empty()).then(|| list.remove(0).close_keeping_permit())
+    }
+
+    /// Takes a clean connection back, or hands it to whoever waits for one.
+    pub fn give_back(&self, mut connection: Box<ServerConnection>) {
+        let server = connection.server;
+        let Some(budget) = self.budget(server) else { return };
+        connection.idle_since = Instant::now();
+        if budget.has_waiters() {
+            match budget.offer(connection) {
+                Some(back) => connection = back,
+                None => return,
+            }
+        }
+        if let Some(list) = self.lists.borrow_mut().get_mut(usize::from(server.0)) {
+            list.push(connection);
+        }
+    }
+
+    /// Gives idle connections to sessions of other workers that wait for them.
+    pub fn surrender(&self, server: ServerId) {
+        let Some(budget) = self.budget(server) else { return };
+        while budget.has_waiters() {
+            let taken = self.lists.borrow_mut().get_mut(usize::from(server.0)).and_then(Vec::pop);
+            let Some(connection) = taken else { return };
+            if let Some(back) = budget.offer(connection) {
+                self.give_back(back);
+                return;
+            }
+        }
+    }
+
+    /// Closes what has been idle or open for too long, belongs to an older epoch, or is dead.
+    pub fn reap(&self, now: Instant, idle_timeout: Duration, max_lifetime: Duration, epoch: u64) {
+        let mut doomed = Vec::new();
+        for list in self.lists.borrow_mut().iter_mut() {
+            let mut at = 0;
+            while at < list.len() {
+                let c = &mut list[at];
+                let old = now.duration_since(c.idle_since) > idle_timeout
+                    || now.duration_since(c.opened) > max_lifetime
+                    || c.epoch != epoch;
+                if old || !c.is_quiet() {
+                    doomed.push(list.remove(at));
+                } else {
+                    at += 1;
+                }
+            }
+        }
+        // Dropped outside the borrow: a permit that goes back may wake a waiter.
+        drop(doomed);
+    }
+
+    /// Whether the connection that this session used last is idle here and nobody has used it since.
+    pub fn has_own(&self, server: ServerId, serial: u64, session: u32) -> bool {
+        let lists = self.lists.borrow();
+        let list = lists.get(usize::from(server.0)).map_or(&[][..], Vec::as_slice);
+        list.iter().any(|c| c.serial == serial && c.owner == session)
+    }
+
+    /// Lets servers forget a statement with the next write to each idle connection that knows it.
+    pub fn close_statement(&self, key: StatementKey) {
+        for connection in self.lists.borrow_mut().iter_mut().flatten() {
+            connection.prepared.close(key);
+        }
+    }
+
+    /// As [`IdlePool::close_statement`], for all of a session's.
+    pub fn close_session(&self, session: u32) {
+        for connection in self.lists.borrow_mut().iter_mut().flatten() {
+            connection.prepared.close_session(session);
+        }
+    }
+
+    /// The idle connections whose servers have statements to forget.
+    pub fn take_with_pending_closes(&self) -> Vec<Box<ServerConnection>> {
+        let mut taken = Vec::new();
+        for list in self.lists.borrow_mut().iter_mut() {
+            taken.extend(list.extract_if(.., |connection| connection.prepared.has_pending_closes()));
+        }
+        taken
+    }
+
+    pub fn idle_count(&self, server: ServerId) -> usize {
+        self.lists.borrow().get(usize::from(server.0)).map_or(0, Vec::len)
+    }
+
+    /// Waits in the server's queue for a connection or a permit.
+    pub fn queue(&self, server: ServerId, key: KeyId) -> Option<tokio::sync::oneshot::Receiver<Grant>> {
+        Some(self.budget(server)?.wait(key))
+    }
+}

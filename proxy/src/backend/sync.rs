@@ -1,0 +1,91 @@
+//! Brings a server connection into the state of the session that borrows it.
+//!
+//! Every step that can fail is awaited before the session's statement is sent: in one segment with it, a failed
+//! change of schema would let a write run in the old one.
+
+use std::io;
+use std::time::Duration;
+
+use pointsman_protocol::response::Grammar;
+use pointsman_router::session::{SessionState, Steps, SyncPlan};
+
+use super::connect::base_set_sql;
+use super::connection::ServerConnection;
+use super::inject::{self, Answer};
+use crate::error::ClientError;
+
+/// Why a connection could not be brought into the session's state.
+#[derive(Debug)]
+pub enum SyncError {
+    Io(io::Error),
+    /// The server refused a part of the state; the connection is in none that is known.
+    Refused(ClientError),
+}
+
+impl From<io::Error> for SyncError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Applies what differs; costs one comparison where nothing does.
+///
+/// # Errors
+///
+/// See [`SyncError`]; the connection must be closed after any. Not cancel safe.
+pub async fn bring_to(connection: &mut ServerConnection, session: &SessionState) -> Result<bool, SyncError> {
+    if connection.state.fingerprint() == session.fingerprint() {
+        return Ok(false);
+    }
+    match connection.state.plan(session) {
+        SyncPlan::Nothing => return Ok(false),
+        SyncPlan::Apply(steps) => apply(connection, &steps).await?,
+        SyncPlan::ResetThenApply(steps) => {
+            reset(connection).await?;
+            apply(connection, &steps).await?;
+        }
+    }
+    connection.state.adopt(session);
+    Ok(true)
+}
+
+/// COM_RESET_CONNECTION, after which our own trackers must be set again.
+///
+/// # Errors
+///
+/// As [`bring_to`].
+pub async fn reset(connection: &mut ServerConnection) -> Result<(), SyncError> {
+    let answer =
+        inject::command(connection, &[COM_RESET_CONNECTION], Grammar::Ok, STEP_TIMEOUT).await?;
+    expect_ok(answer)?;
+    connection.prepared.clear();
+    connection.insert_id = None;
+    let sql = base_set_sql(connection.flavour, connection.collation);
+    expect_ok(inject::query(connection, sql.as_bytes(), STEP_TIMEOUT).await?)?;
+    connection.state.after_reset();
+    Ok(())
+}
+
+async fn apply(connection: &mut ServerConnection, steps: &Steps) -> Result<(), SyncError> {
+    if let Some(schema) = &steps.init_db {
+        let mut payload = vec![COM_INIT_DB];
+        payload.extend_from_slice(schema);
+        expect_ok(inject::command(connection, &payload, Grammar::Ok, STEP_TIMEOUT).await?)?;
+    }
+    if !steps.set_sql.is_empty() {
+        expect_ok(inject::query(connection, &steps.set_sql, STEP_TIMEOUT).await?)?;
+    }
+    Ok(())
+}
+
+fn expect_ok(answer: Answer) -> Result<(), SyncError> {
+    match answer {
+        Answer::Ok(_) => Ok(()),
+        Answer::Err(error) => Err(SyncError::Refused(error)),
+    }
+}
+
+const COM_INIT_DB: u8 = 0x02;
+const COM_RESET_CONNECTION: u8 = 0x1f;
+/// None of these statements waits for a lock; a server that needs longer is not well.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,268 @@
+//! Borrows a server connection for a statement and gives it back.
+
+use std::io;
+use std::time::Instant;
+
+use pointsman_router::intent::Needs;
+use pointsman_router::topology::{ServerId, Topology};
+
+use super::Session;
+use crate::backend::budget::{Grant, Permit};
+use crate::backend::connect::{self, ConnectError, ConnectRequest};
+use crate::backend::connection::ServerConnection;
+use crate::backend::inject;
+use crate::backend::pool::{Found, Want};
+use crate::backend::sync::{self, SyncError};
+use crate::error::ClientError;
+
+/// Why no connection was to be had.
+#[derive(Debug)]
+pub(super) enum AcquireError {
+    /// The server cannot be reached or died meanwhile; nothing of the statement was sent.
+    Unreachable(io::Error),
+    /// The server refused the login or a part of the session's state.
+    Refused(ClientError),
+    /// Every connection that the pool may open stayed in use for `pool.acquire_timeout`.
+    PoolTimeout,
+}
+
+impl AcquireError {
+    /// What the client is told where nothing else can be tried.
+    pub(super) fn told(self) -> ClientError {
+        match self {
+            Self::Unreachable(_) => {
+                ClientError::new(1158, b"08S01", "The server cannot be reached; nothing was executed")
+            }
+            Self::Refused(error) => error,
+            Self::PoolTimeout => {
+                let text =
+                    "No server connection became free in time (pool.max_connections, pool.acquire_timeout)";
+                ClientError::new(1203, b"42000", text)
+            }
+        }
+    }
+}
+
+/// What the previous statement left for the next to ask about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LastStatement {
+    /// ROW_COUNT(): rows changed, or -1 after a result set.
+    pub(super) row_count: i64,
+    /// FOUND_ROWS(): rows of the last result.
+    pub(super) found_rows: u64,
+}
+
+impl Session {
+    /// A connection to `server` in this session's state, for a statement with these needs.
+    ///
+    /// # Errors
+    ///
+    /// See [`AcquireError`]. Not cancel safe.
+    pub(super) async fn acquire(
+        &mut self,
+        server: ServerId,
+        topology: &Topology,
+        needs: Needs,
+    ) -> Result<Box<ServerConnection>, AcquireError> {
+        let mut connection = match self.take_held(server) {
+            Some(connection) => connection,
+            None => self.check_out(server, topology).await?,
+        };
+        match self.prepare_connection(&mut connection, needs).await {
+            Ok(()) => Ok(connection),
+            Err(SyncError::Io(error)) => Err(AcquireError::Unreachable(error)),
+            Err(SyncError::Refused(error)) => Err(AcquireError::Refused(error)),
+        }
+    }
+
+    /// The held connection, if it is to this server; another one goes back, because nothing pins it any more.
+    fn take_held(&mut self, server: ServerId) -> Option<Box<ServerConnection>> {
+        let held = self.held.take()?;
+        if held.server == server {
+            return Some(held);
+        }
+        self.release(held);
+        None
+    }
+
+    async fn check_out(
+        &mut self,
+        server: ServerId,
+        topology: &Topology,
+    ) -> Result<Box<ServerConnection>, AcquireError> {
+        if let Some(kept) = self.kept.get_mut(usize::from(server.0)).and_then(Option::take)
+            && kept.epoch == topology.epoch
+        {
+            return Ok(kept);
+        }
+        let serial = self.last_used.get(usize::from(server.0)).copied().unwrap_or_default();
+        if let Some(own) = self.worker.pool.take_own(server, serial, self.slot.id)
+            && own.epoch == topology.epoch
+        {
+            return Ok(own);
+        }
+        if self.in_session_mode() {
+            return self.open(server, topology, Permit::unlimited()).await;
+        }
+        let want = Want {
+            server,
+            key: self.login.key,
+            session: self.slot.id,
+            fingerprint: self.state.fingerprint(),
+            has_schema: self.state.schema().is_some(),
+            epoch: topology.epoch,
+        };
+        match self.worker.pool.find(&want) {
+            Found::Idle(connection) => Ok(connection),
+            Found::MayOpen(permit) => self.open(server, topology, permit).await,
+            Found::AtLimit => self.wait_for_connection(server, topology).await,
+        }
+    }
+
+    pub(super) fn in_session_mode(&self) -> bool {
+        self.worker.shared.config.pool.mode == pointsman_config::PoolMode::Session
+    }
+
+    async fn wait_for_connection(
+        &mut self,
+        server: ServerId,
+        topology: &Topology,
+    ) -> Result<Box<ServerConnection>, AcquireError> {
+        self.worker.counters.pool_waits.one();
+        let key = self.login.key;
+        let deadline = Instant::now() + self.worker.shared.config.pool.acquire_timeout;
+        loop {
+            let Some(queue) = self.worker.pool.queue(server, key) else {
+                return Err(AcquireError::PoolTimeout);
+            };
+            self.worker.shared.ask_for_surrender(server);
+            let left = deadline.saturating_duration_since(Instant::now());
+            match tokio::time::timeout(left, queue).await {
+                Ok(Ok(Grant::Permit(permit))) => return self.open(server, topology, permit).await,
+                Ok(Ok(Grant::Connection(connection))) => {
+                    if let Some(usable) = self.adopt_granted(connection, topology) {
+                        return Ok(usable);
+                    }
+                }
+                Ok(Err(_)) | Err(_) => {
+                    self.worker.counters.pool_timeouts.one();
+                    return Err(AcquireError::PoolTimeout);
+                }
+            }
+        }
+    }
+
+    /// A connection handed over by another session, unless it is of no use here: then the queue goes on.
+    fn adopt_granted(
+        &self,
+        mut connection: Box<ServerConnection>,
+        topology: &Topology,
+    ) -> Option<Box<ServerConnection>> {
+        if connection.worker != self.worker.index {
+            connection = connection.move_to_worker(self.worker.index)?;
+        }
+        let schema_fits = self.state.schema().is_some() || !connection.state.has_schema();
+        (connection.epoch == topology.epoch && schema_fits && connection.is_quiet()).then_some(connection)
+    }
+
+    async fn open(
+        &mut self,
+        server: ServerId,
+        topology: &Topology,
+        permit: Permit,
+    ) -> Result<Box<ServerConnection>, AcquireError> {
+        let Some(view) = topology.server(server) else {
+            return Err(AcquireError::Unreachable(io::ErrorKind::NotFound.into()));
+        };
+        let request = ConnectRequest {
+            server,
+            address: &view.address,
+            login: &self.login,
+            schema: self.state.schema(),
+            epoch: topology.epoch,
+            permit,
+        };
+        let counters = self.worker.counters.clone();
+        let opened = connect::connect(&self.worker, request).await;
+        if let Some(counters) = counters.server(server) {
+            match &opened {
+                Ok(_) => counters.connects.one(),
+                Err(_) => counters.failed_connects.one(),
+            }
+        }
+        opened.map_err(|error| {
+            tracing::info!(server = %view.name, %error, "server connection refused");
+            match error {
+                ConnectError::Refused(error) => AcquireError::Refused(error),
+                other => AcquireError::Unreachable(io::Error::other(other.to_string())),
+            }
+        })
+    }
+
+    /// Brings a connection into this session's state and saves what its last owner may still ask for.
+    async fn prepare_connection(
+        &mut self,
+        connection: &mut ServerConnection,
+        needs: Needs,
+    ) -> Result<(), SyncError> {
+        let is_own = connection.owner == self.slot.id;
+        if !is_own {
+            save_insert_id(connection).await?;
+        }
+        if sync::bring_to(connection, &self.state).await? {
+            self.worker.counters.state_applications.one();
+        }
+        let insert_id_is_here = is_own && self.insert_id_at() == Some(connection.serial);
+        if needs.contains(Needs::INSERT_ID) && !insert_id_is_here {
+            self.set_insert_id(connection).await?;
+        }
+        connection.owner = self.slot.id;
+        Ok(())
+    }
+
+    /// The connection on which this session's LAST_INSERT_ID() is right by itself.
+    fn insert_id_at(&self) -> Option<u64> {
+        self.insert_id.as_ref().map(|(serial, _)| *serial)
+    }
+
+    async fn set_insert_id(&self, connection: &mut ServerConnection) -> Result<(), SyncError> {
+        let value = self.insert_id.as_ref().map_or(0, |(_, saved)| saved.get());
+        let sql = format!("SET last_insert_id = {value}");
+        match inject::query(connection, sql.as_bytes(), INSERT_ID_TIMEOUT).await? {
+            inject::Answer::Ok(_) => Ok(()),
+            inject::Answer::Err(error) => Err(SyncError::Refused(error)),
+        }
+    }
+
+    /// Gives a connection back that holds nothing of this session but replayable state.
+    pub(super) fn release(&mut self, connection: Box<ServerConnection>) {
+        let at = usize::from(connection.server.0);
+        if let Some(last) = self.last_used.get_mut(at) {
+            *last = connection.serial;
+        }
+        if self.in_session_mode() {
+            if let Some(kept) = self.kept.get_mut(at) {
+                *kept = Some(connection);
+            }
+        } else if self.slot.killing.get() == 0 {
+            self.worker.pool.give_back(connection);
+        }
+        // With a kill under way the connection is closed: the kill could hit its next user.
+    }
+}
+
+/// Asks for the LAST_INSERT_ID() of the session that used the connection before, if that session still lives.
+async fn save_insert_id(connection: &mut ServerConnection) -> Result<(), SyncError> {
+    let Some(saved) = connection.insert_id.take() else { return Ok(()) };
+    if std::sync::Arc::strong_count(&saved) < 2 {
+        return Ok(());
+    }
+    let value = inject::scalar(connection, b"SELECT LAST_INSERT_ID()", INSERT_ID_TIMEOUT).await?;
+    let parsed = value.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+    if let Some(id) = parsed {
+        saved.set(id);
+    }
+    Ok(())
+}
+
+const INSERT_ID_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -1,0 +1,310 @@
+//! One attempt at running a statement on one server connection.
+
+use std::io;
+use std::time::Instant;
+
+use pointsman_protocol::capability::{Capabilities, Status};
+use pointsman_protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
+use pointsman_router::intent::{Effects, Kind};
+use pointsman_router::session::Observed;
+
+use super::Session;
+use super::command::{Job, PreparedUse};
+use super::relay::{HoldBack, Relay, RelayError, RelayOptions, Reply};
+use crate::backend::connection::{InsertId, ServerConnection};
+use crate::backend::prepared::StatementKey;
+use crate::error::{ClientError, SessionError};
+use crate::shared::Refresh;
+
+/// Why an attempt did not answer the client.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The session is over.
+    Session(SessionError),
+    /// Nothing has reached the client and nothing was changed: the statement may run elsewhere.
+    Elsewhere { error: io::Error, refused: Option<ClientError> },
+}
+
+impl Session {
+    /// Sends the statement and relays its answer. Not cancel safe.
+    pub(super) async fn attempt(
+        &mut self,
+        job: &mut Job,
+        mut connection: Box<ServerConnection>,
+        on_replica: bool,
+    ) -> Result<(), Failure> {
+        let started = Instant::now();
+        self.slot.running.set(Some((connection.server, connection.thread_id)));
+        self.slot.server_down.set(false);
+        self.worker.balancer.borrow_mut().started(connection.server);
+        let outcome = match self.send_command(job, &mut connection).await {
+            Ok(()) => self.relay(job, &mut connection, on_replica).await,
+            Err(error) => Err(error),
+        };
+        self.worker.balancer.borrow_mut().finished(connection.server, started.elapsed());
+        self.slot.running.set(None);
+        self.wait_for_kills().await;
+        match outcome {
+            Ok(reply) => {
+                self.count(job, &connection, &reply, on_replica, started);
+                self.finish(job, connection, &reply);
+                Ok(())
+            }
+            Err(error) => Err(self.judge(error, job, &connection)),
+        }
+    }
+
+    /// A kill under way must not hit the connection's next user.
+    async fn wait_for_kills(&self) {
+        while self.slot.killing.get() > 0 {
+            std::future::poll_fn(|cx| {
+                self.slot.register(cx.waker());
+                if self.slot.killing.get() == 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            })
+            .await;
+        }
+    }
+
+    async fn send_command(&mut self, job: &Job, connection: &mut ServerConnection) -> Result<(), RelayError> {
+        let lost = |error| RelayError::Server { error, answered: false };
+        if connection.prepared.has_pending_closes() {
+            let closes = connection.prepared.take_pending_closes();
+            connection.lane.write_all(&closes).await.map_err(lost)?;
+        }
+        let bytes = job.replacement.as_deref().unwrap_or(&self.client.bytes()[..job.len]);
+        connection.lane.write_all(bytes).await.map_err(lost)?;
+        if job.continues {
+            self.client.consume(job.len);
+            self.stream_continuation(Some(connection)).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes on the packets of a command of more than 16 MiB, or drops them.
+    async fn stream_continuation(
+        &mut self,
+        mut connection: Option<&mut ServerConnection>,
+    ) -> Result<(), RelayError> {
+        loop {
+            self.client.fill_to(HEADER_LEN).await.map_err(RelayError::Client)?;
+            let Some(header) = Header::parse(self.client.bytes()) else { continue };
+            let mut left = HEADER_LEN + header.len;
+            while left > 0 {
+                if self.client.is_empty() && self.client.fill().await.map_err(RelayError::Client)? == 0 {
+                    return Err(RelayError::Client(io::ErrorKind::UnexpectedEof.into()));
+                }
+                let piece = left.min(self.client.bytes().len());
+                if let Some(server) = connection.as_mut() {
+                    let written = server.lane.write_all(&self.client.bytes()[..piece]).await;
+                    written.map_err(|error| RelayError::Server { error, answered: false })?;
+                }
+                self.client.consume(piece);
+                left -= piece;
+            }
+            if header.len < MAX_PAYLOAD {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) async fn skip_continuation(&mut self) -> Result<(), SessionError> {
+        match self.stream_continuation(None).await {
+            Ok(()) => Ok(()),
+            Err(RelayError::Client(error)) => Err(SessionError::ClientIo(error)),
+            Err(RelayError::Server { .. } | RelayError::HeldBack(_) | RelayError::UnexpectedInfile) => Ok(()),
+        }
+    }
+
+    async fn relay(
+        &mut self,
+        job: &Job,
+        connection: &mut ServerConnection,
+        on_replica: bool,
+    ) -> Result<Reply, RelayError> {
+        let hold_back = match (on_replica, job.is_repeatable()) {
+            (true, true) => HoldBack::Misrouted,
+            (false, _) => HoldBack::NotExecuted,
+            (true, false) => HoldBack::Nothing,
+        };
+        let options = RelayOptions {
+            client: self.login.capabilities,
+            hold_back,
+            statement_id: match job.prepared {
+                PreparedUse::Prepare(id) => Some(id),
+                PreparedUse::None | PreparedUse::Execute(_) | PreparedUse::Continue(_) => None,
+            },
+            infile_allowed: matches!(job.intent.kind, Kind::LoadLocal | Kind::Multi | Kind::Call),
+        };
+        let deprecate_eof = connection.capabilities.contains(Capabilities::DEPRECATE_EOF);
+        let mut relay = Relay::new(&mut self.client, &self.slot, job.grammar, deprecate_eof, options);
+        relay.command_bytes = if job.continues { 0 } else { job.len };
+        relay.acknowledged = Some((&self.worker.shared.acknowledged, connection.flavour));
+        relay.run(connection).await
+    }
+
+    /// What a failed attempt means: run elsewhere, or the end of the session with what is known of the outcome.
+    fn judge(&mut self, error: RelayError, job: &Job, connection: &ServerConnection) -> Failure {
+        let server = connection.server;
+        match error {
+            RelayError::Client(error) => {
+                self.interrupt(connection);
+                Failure::Session(SessionError::ClientIo(error))
+            }
+            RelayError::UnexpectedInfile => Failure::Session(SessionError::UnexpectedInfile(server)),
+            RelayError::HeldBack(refused) => {
+                self.worker.counters.misrouted.one();
+                Failure::Elsewhere { error: io::Error::other("refused by the server"), refused: Some(refused) }
+            }
+            RelayError::Server { error, answered } => {
+                let pinned = !self.state.pins().is_empty();
+                if job.is_repeatable() && !answered && !pinned {
+                    return Failure::Elsewhere { error, refused: None };
+                }
+                let commit = self.may_commit(job);
+                Failure::Session(SessionError::OutcomeUnknown { server, commit, source: error })
+            }
+        }
+    }
+
+    /// Stops on the server what nobody waits for any more.
+    fn interrupt(&self, connection: &ServerConnection) {
+        let topology = self.worker.topology();
+        let Some(view) = topology.server(connection.server) else { return };
+        let (done, _nobody_waits) = tokio::sync::oneshot::channel();
+        let request = crate::shared::KillRequest {
+            address: view.address.clone(),
+            thread_id: connection.thread_id,
+            done,
+        };
+        // A full queue means many kills under way; the server notices the closed socket by itself.
+        drop(self.worker.shared.kills.try_send(request));
+    }
+
+    fn count(
+        &self,
+        job: &Job,
+        connection: &ServerConnection,
+        reply: &Reply,
+        on_replica: bool,
+        started: Instant,
+    ) {
+        self.worker.counters.bytes_to_clients.add(reply.bytes);
+        let Some(server) = self.worker.counters.server(connection.server) else { return };
+        if on_replica || job.intent.kind == Kind::Read {
+            server.reads.one();
+        } else {
+            server.writes.one();
+        }
+        if reply.error.is_some() {
+            server.errors.one();
+        }
+        server.observe(started.elapsed());
+    }
+
+    /// Takes note of what the answer says, then keeps or returns the connection.
+    fn finish(&mut self, job: &Job, mut connection: Box<ServerConnection>, reply: &Reply) {
+        if !job.continues {
+            self.consume(job.len);
+        }
+        let observed = Observed {
+            error: reply.error,
+            in_transaction: reply.status.contains(Status::IN_TRANS),
+            autocommit: reply.status.contains(Status::AUTOCOMMIT),
+            no_backslash_escapes: reply.status.contains(Status::NO_BACKSLASH_ESCAPES),
+            cursor_open: reply.status.contains(Status::CURSOR_EXISTS)
+                && !reply.status.contains(Status::LAST_ROW_SENT),
+            warnings: reply.warnings,
+            schema: reply.schema.as_deref(),
+            variables: &reply.variables,
+            has_status: reply.has_status,
+        };
+        self.state.observe(&job.intent, &observed, self.worker.now());
+        if !reply.gtid.is_empty() {
+            self.state.raise_floor(&reply.gtid);
+        }
+        self.state.served_by(connection.server);
+        self.last_server = Some(connection.server);
+        self.last.row_count = reply.row_count;
+        self.last.found_rows = reply.rows;
+        self.note_prepared(job, &mut connection, reply);
+        self.note_insert_id(job, &mut connection, reply);
+        self.refresh_after(job, reply);
+        connection.state.adopt(&self.state);
+        self.settle(connection);
+    }
+
+    /// Keeps a pinned session's connection, gives any other back.
+    pub(super) fn settle(&mut self, connection: Box<ServerConnection>) {
+        let pins = self.state.pins();
+        self.show_pins(pins);
+        if pins.is_empty() {
+            self.release(connection);
+        } else {
+            if let Some(last) = self.last_used.get_mut(usize::from(connection.server.0)) {
+                *last = connection.serial;
+            }
+            self.held = Some(connection);
+        }
+    }
+
+    fn show_pins(&self, pins: pointsman_router::session::Pins) {
+        match (pins.is_empty(), self.slot.pinned_since.get()) {
+            (true, None) => return,
+            (true, Some(_)) => self.slot.pinned_since.set(None),
+            (false, None) => self.slot.pinned_since.set(Some(Instant::now())),
+            (false, Some(_)) => {}
+        }
+        let mut view = self.slot.view.borrow_mut();
+        view.pins = pins.names().collect();
+        view.server = self.last_server.map(|server| server.0);
+    }
+
+    fn note_prepared(&mut self, job: &Job, connection: &mut ServerConnection, reply: &Reply) {
+        let PreparedUse::Prepare(statement) = job.prepared else { return };
+        if let Some(head) = reply.prepared {
+            connection.prepared.insert(StatementKey { session: self.slot.id, statement }, head.id);
+            self.statements.prepared(statement, head.parameters);
+        }
+    }
+
+    fn note_insert_id(&mut self, job: &Job, connection: &mut ServerConnection, reply: &Reply) {
+        let may_have_set = reply.insert_id != 0 || job.intent.effects.contains(Effects::SETS_INSERT_ID);
+        if !may_have_set {
+            return;
+        }
+        let saved = std::sync::Arc::new(InsertId::default());
+        saved.set(reply.insert_id);
+        connection.insert_id = Some(saved.clone());
+        self.insert_id = Some((connection.serial, saved));
+    }
+
+    /// Sends a command that has no answer.
+    pub(super) async fn send_silently(
+        &mut self,
+        job: &Job,
+        connection: &mut ServerConnection,
+    ) -> Result<(), SessionError> {
+        let server = connection.server;
+        match self.send_command(job, connection).await {
+            Ok(()) => Ok(()),
+            Err(RelayError::Client(error)) => Err(SessionError::ClientIo(error)),
+            Err(RelayError::Server { error, .. }) => Err(SessionError::StateLost { server, source: error }),
+            Err(RelayError::HeldBack(_) | RelayError::UnexpectedInfile) => {
+                Err(SessionError::UnexpectedInfile(server))
+            }
+        }
+    }
+
+    fn refresh_after(&self, job: &Job, reply: &Reply) {
+        if reply.error.is_some() {
+            return;
+        }
+        // A full queue means that a refresh is about to happen anyway.
+        if job.intent.effects.contains(Effects::CATALOGUE_CHANGED) {
+            drop(self.worker.shared.refresh.try_send(Refresh::Catalogue));
+        }
+        if job.intent.effects.contains(Effects::ACCOUNTS_CHANGED) {
+            drop(self.worker.shared.refresh.try_send(Refresh::Accounts));
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! A session's prepared statements: known to the client by our ids, prepared on each server when needed there.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_protocol::command::{Command, Execute, ExecuteBody};
+use pointsman_protocol::packet::{HEADER_LEN, write_packet};
+use pointsman_protocol::response::Grammar;
+use pointsman_router::classify::{Classified, Digest};
+use pointsman_router::intent::{Effects, Intent, Kind, Needs};
+use pointsman_router::session::Pins;
+
+use super::Session;
+use super::command::{Job, PreparedUse};
+use crate::backend::connection::ServerConnection;
+use crate::backend::inject::{self, Answer};
+use crate::backend::prepared::StatementKey;
+use crate::error::{ClientError, SessionError};
+
+/// The statements that the client has prepared and not closed.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    by_id: BTreeMap<u32, Statement>,
+    last_id: u32,
+}
+
+/// Whether a connection can run a job.
+#[derive(Debug)]
+pub(super) enum Readiness {
+    Ready,
+    /// The session has no such statement, or not here.
+    NoStatement,
+    /// The server refused to prepare it.
+    Refused(ClientError),
+}
+
+#[derive(Debug)]
+struct Statement {
+    /// The payload of the client's COM_STMT_PREPARE.
+    prepare: Arc<[u8]>,
+    intent: Arc<Intent>,
+    digest: Digest,
+    parameters: u16,
+    /// The parameter types as the client last sent them: its later executions leave them out.
+    types: Arc<[u8]>,
+    /// Rises with every change of `types`; 0 for none yet.
+    types_version: u32,
+    /// The server has accepted the text.
+    confirmed: bool,
+    /// Set when long data could not be passed on; told at the execution.
+    failed: Option<ClientError>,
+}
+
+impl Statements {
+    pub(super) fn prepared(&mut self, id: u32, parameters: u16) {
+        if let Some(statement) = self.by_id.get_mut(&id) {
+            statement.parameters = parameters;
+            statement.confirmed = true;
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.by_id.clear();
+    }
+}
+
+/// What servers say of an id that they do not know.
+pub(super) fn unknown_statement(id: u32) -> ClientError {
+    let text = format!("Unknown prepared statement handler ({id}) given to mysqld_stmt_execute");
+    ClientError::new(1243, b"HY000", text)
+}
+
+impl Session {
+    /// COM_STMT_PREPARE: prepared at once where the statement would run now.
+    pub(super) async fn prepare(&mut self, mut job: Job) -> Result<(), SessionError> {
+        if self.statements.by_id.len() >= MAX_STATEMENTS {
+            let text = "Can't create more than max_prepared_stmt_count statements";
+            return self.finish_unsent(&ClientError::new(1461, b"42000", text), &job).await;
+        }
+        self.statements.last_id = self.statements.last_id.wrapping_add(1).max(1);
+        let id = self.statements.last_id;
+        let statement = Statement {
+            prepare: self.client.bytes()[HEADER_LEN..job.len].into(),
+            intent: job.intent.clone(),
+            digest: job.digest,
+            parameters: 0,
+            types: Arc::new([]),
+            types_version: 0,
+            confirmed: false,
+            failed: None,
+        };
+        self.statements.by_id.insert(id, statement);
+        job.prepared = PreparedUse::Prepare(id);
+        job.intent = Arc::new(preparing(&job.intent));
+        self.worker.counters.prepares.one();
+        let ended = self.run_job(job).await;
+        // A refused statement was never the client's.
+        if self.statements.by_id.get(&id).is_some_and(|statement| !statement.confirmed) {
+            self.statements.by_id.remove(&id);
+        }
+        ended
+    }
+
+    /// COM_STMT_EXECUTE and COM_STMT_BULK_EXECUTE.
+    pub(super) async fn execute_prepared(
+        &mut self,
+        id: u32,
+        len: usize,
+        continues: bool,
+    ) -> Result<(), SessionError> {
+        let job = match self.statements.by_id.get_mut(&id) {
+            Some(statement) => {
+                let classified = Classified { intent: statement.intent.clone(), digest: statement.digest };
+                let mut job = Job::new(classified, Grammar::Query, len, continues);
+                job.prepared = PreparedUse::Execute(id);
+                if let Some(failed) = statement.failed.take() {
+                    return self.finish_unsent(&failed, &job).await;
+                }
+                job
+            }
+            None => {
+                self.consume(len);
+                if continues {
+                    self.skip_continuation().await?;
+                }
+                return self.answer_error(&unknown_statement(id)).await;
+            }
+        };
+        if let Err(error) = self.learn_types(id, len) {
+            return self.finish_unsent(&error, &job).await;
+        }
+        self.state.unpin(Pins::LONG_DATA);
+        self.run_job(job).await
+    }
+
+    /// Remembers the parameter types that an execution brings.
+    fn learn_types(&mut self, id: u32, len: usize) -> Result<(), ClientError> {
+        let Some(statement) = self.statements.by_id.get_mut(&id) else { return Ok(()) };
+        if statement.parameters == 0 {
+            return Ok(());
+        }
+        let payload = &self.client.bytes()[HEADER_LEN..len];
+        let malformed = || ClientError::new(1210, b"HY000", "Incorrect arguments to mysqld_stmt_execute");
+        let Some(types) = execute_types(payload, statement.parameters, self.login.capabilities).map_err(|()| malformed())?
+        else {
+            return Ok(());
+        };
+        if *types != *statement.types {
+            statement.types = types.into();
+            statement.types_version += 1;
+        }
+        Ok(())
+    }
+
+    /// Puts the server's id into the packet of a job, preparing the statement first where the connection does
+    /// not know it.
+    pub(super) async fn is_prepared_for(
+        &mut self,
+        connection: &mut ServerConnection,
+        job: &mut Job,
+    ) -> io::Result<Readiness> {
+        let (id, prepare_anew) = match job.prepared {
+            PreparedUse::None | PreparedUse::Prepare(_) => return Ok(Readiness::Ready),
+            PreparedUse::Execute(id) => (id, true),
+            PreparedUse::Continue(id) => (id, false),
+        };
+        let key = StatementKey { session: self.slot.id, statement: id };
+        let known = match connection.prepared.find(key) {
+            Some(known) => known,
+            None if prepare_anew => {
+                let Some(statement) = self.statements.by_id.get(&id) else { return Ok(Readiness::NoStatement) };
+                let prepare = statement.prepare.clone();
+                self.worker.counters.prepares.one();
+                match (prepare_on(connection, key, &prepare).await?, connection.prepared.find(key)) {
+                    (Readiness::Ready, Some(known)) => known,
+                    (Readiness::Ready, None) => return Ok(Readiness::NoStatement),
+                    (other, _) => return Ok(other),
+                }
+            }
+            None => return Ok(Readiness::NoStatement),
+        };
+        if let Some(at) = self.client.bytes_mut().get_mut(ID_AT..ID_AT + 4) {
+            at.copy_from_slice(&known.server_id.to_le_bytes());
+        }
+        job.replacement = None;
+        if prepare_anew {
+            self.fit_types(connection, key, known.types_version, job);
+        }
+        Ok(Readiness::Ready)
+    }
+
+    /// Adds the parameter types to an execution that leaves them out, where this server has not seen them.
+    fn fit_types(&self, connection: &mut ServerConnection, key: StatementKey, seen: u32, job: &mut Job) {
+        let Some(statement) = self.statements.by_id.get(&key.statement) else { return };
+        if statement.parameters == 0 || statement.types_version == 0 || seen == statement.types_version {
+            return;
+        }
+        let payload = &self.client.bytes()[HEADER_LEN..job.len];
+        let Ok(Command::StmtExecute(execute)) = Command::parse(payload, &self.login.capabilities) else { return };
+        let Ok(body) = ExecuteBody::parse(&execute, statement.parameters, self.login.capabilities) else { return };
+        connection.prepared.saw_types(key, statement.types_version);
+        if body.new_params_bound {
+            return;
+        }
+        let mut with_types = Vec::with_capacity(payload.len() + statement.types.len());
+        body.write_with_types(payload, &statement.types, &mut with_types);
+        let mut packet = Vec::with_capacity(with_types.len() + HEADER_LEN);
+        write_packet(&mut packet, 0, &with_types);
+        job.replacement = Some(packet);
+    }
+
+    /// COM_STMT_SEND_LONG_DATA has no answer: what goes wrong is told at the execution.
+    pub(super) async fn long_data(&mut self, id: u32, len: usize, continues: bool) -> Result<(), SessionError> {
+        let Some(statement) = self.statements.by_id.get(&id) else {
+            self.consume(len);
+            return if continues { self.skip_continuation().await } else { Ok(()) };
+        };
+        let classified = Classified { intent: statement.intent.clone(), digest: statement.digest };
+        let mut job = Job::new(classified, Grammar::None, len, continues);
+        job.prepared = PreparedUse::Execute(id);
+        match self.long_data_connection(&mut job).await {
+            Ok(mut connection) => {
+                let sent = self.send_silently(&job, &mut connection).await;
+                if !continues {
+                    self.consume(len);
+                }
+                sent?;
+                self.state.pin(Pins::LONG_DATA, self.worker.now());
+                self.held = Some(connection);
+            }
+            Err(error) => {
+                self.consume(len);
+                if continues {
+                    self.skip_continuation().await?;
+                }
+                if let Some(statement) = self.statements.by_id.get_mut(&id) {
+                    statement.failed = Some(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// COM_STMT_CLOSE has no answer; servers hear of it with the next write.
+    pub(super) fn close_prepared(&mut self, id: u32, len: usize) {
+        self.consume(len);
+        self.statements.by_id.remove(&id);
+        let key = StatementKey { session: self.slot.id, statement: id };
+        for connection in self.held.iter_mut().chain(self.kept.iter_mut().flatten()) {
+            connection.prepared.close(key);
+        }
+        self.worker.pool.close_statement(key);
+        self.state.unpin(Pins::CURSOR);
+        self.let_go_if_unpinned();
+    }
+
+    /// COM_STMT_FETCH and COM_STMT_RESET, which make sense only where the statement was executed.
+    pub(super) async fn continue_prepared(
+        &mut self,
+        id: u32,
+        grammar: Grammar,
+        len: usize,
+    ) -> Result<(), SessionError> {
+        let is_reset = grammar == Grammar::Ok;
+        if !self.statements.by_id.contains_key(&id) {
+            self.consume(len);
+            return self.answer_error(&unknown_statement(id)).await;
+        }
+        if self.held.is_none() {
+            self.consume(len);
+            if is_reset {
+                return self.answer_ok().await;
+            }
+            let text = format!("The statement ({id}) has no open cursor.");
+            return self.answer_error(&ClientError::new(1421, b"HY000", text)).await;
+        }
+        let mut job = Job::plain_read(grammar, len);
+        job.prepared = PreparedUse::Continue(id);
+        let ended = self.run_pinned(&mut job).await;
+        if is_reset {
+            self.state.unpin(Pins::CURSOR | Pins::LONG_DATA);
+            self.let_go_if_unpinned();
+        }
+        ended
+    }
+
+    /// Gives the held connection back once nothing pins it.
+    pub(super) fn let_go_if_unpinned(&mut self) {
+        if self.state.pins().is_empty()
+            && let Some(held) = self.held.take()
+        {
+            self.settle(held);
+        }
+    }
+}
+
+async fn prepare_on(
+    connection: &mut ServerConnection,
+    key: StatementKey,
+    prepare: &[u8],
+) -> io::Result<Readiness> {
+    Ok(match inject::command(connection, prepare, Grammar::Prepare, PREPARE_TIMEOUT).await? {
+        Answer::Ok(Some(head)) => {
+            connection.prepared.insert(key, head.id);
+            Readiness::Ready
+        }
+        Answer::Ok(None) => Readiness::NoStatement,
+        Answer::Err(error) => Readiness::Refused(error),
+    })
+}
+
+fn execute_types(
+    payload: &[u8],
+    parameters: u16,
+    capabilities: pointsman_protocol::capability::Capabilities,
+) -> Result<Option<&[u8]>, ()> {
+    let Ok(Command::StmtExecute(execute)) = Command::parse(payload, &capabilities) else { return Ok(None) };
+    let body = ExecuteBody::parse(&execute, parameters, capabilities).map_err(|_malformed| ())?;
+    Ok(body.new_params_bound.then(|| &payload[body.types]))
+}
+
+/// Preparing has none of the effects of executing, and may happen wherever the statement will run.
+fn preparing(intent: &Intent) -> Intent {
+    let kind = if intent.kind == Kind::Read { Kind::Read } else { Kind::UnprovenRead };
+    Intent { kind, effects: Effects::empty(), needs: Needs::empty(), actions: None, ..intent.clone() }
+}
+
+/// The statement id in COM_STMT_EXECUTE, FETCH, RESET and SEND_LONG_DATA: after the header and the command byte.
+const ID_AT: usize = HEADER_LEN + Execute::ID_AT;
+/// Statements that one client may hold, as max_prepared_stmt_count of servers limits all together.
+const MAX_STATEMENTS: usize = 16_382;
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);

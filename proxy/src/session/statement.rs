@@ -1,0 +1,390 @@
+//! One statement from its decision to its answer: route, borrow, run, and again elsewhere where that is safe.
+
+use std::time::{Duration, Instant};
+
+use pointsman_router::intent::{Action, Consistency, Hint, Kind, Needs};
+use pointsman_router::route::{self, Decision, Refusal, Wait};
+use pointsman_router::topology::{ServerId, Topology};
+
+use super::Session;
+use super::checkout::AcquireError;
+use super::command::{Job, PreparedUse};
+use super::execute::Failure;
+use super::prepared::Readiness;
+use crate::backend::connection::ServerConnection;
+use crate::backend::inject;
+use crate::error::{ClientError, SessionError};
+
+/// What a statement has tried so far.
+#[derive(Debug)]
+struct Attempts {
+    excluded: Vec<ServerId>,
+    hold_until: Instant,
+    /// The last word of a server or of the pool, told when nothing better comes.
+    last_error: Option<ClientError>,
+}
+
+impl Attempts {
+    fn new(session: &Session) -> Self {
+        Self {
+            excluded: session.left_out.clone(),
+            hold_until: Instant::now() + session.worker.shared.config.routing.hold_timeout,
+            last_error: None,
+        }
+    }
+}
+
+impl Session {
+    /// A text query: what Pointsman answers itself, or a job for a server.
+    pub(super) async fn query(&mut self, mut job: Job) -> Result<(), SessionError> {
+        if let Some(answered) = self.answer_here(&job).await? {
+            return Ok(answered);
+        }
+        self.substitute(&mut job);
+        self.run_job(job).await
+    }
+
+    /// Statements that are for Pointsman and not for a server.
+    async fn answer_here(&mut self, job: &Job) -> Result<Option<()>, SessionError> {
+        for action in job.intent.actions.iter().flat_map(|actions| actions.iter()) {
+            match action {
+                Action::Kill { query_only, id } => {
+                    return self.kill(*id, *query_only, job.len).await.map(Some);
+                }
+                Action::SetConsistency(wanted) => {
+                    self.state.set_consistency(*wanted);
+                    self.consume(job.len);
+                    return self.answer_ok().await.map(Some);
+                }
+                Action::SetVariable { .. }
+                | Action::SetNames { .. }
+                | Action::SetUserVariable { .. }
+                | Action::SetTransaction { .. }
+                | Action::SetAutocommit(_)
+                | Action::Use(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs a job on the server that it belongs on and relays the answer.
+    pub(super) async fn run_job(&mut self, mut job: Job) -> Result<(), SessionError> {
+        let mut attempts = Attempts::new(self);
+        self.state.statement_starts();
+        loop {
+            let topology = self.worker.topology();
+            match self.decide(&job, &topology, &attempts) {
+                Decision::Pinned => return self.run_pinned(&mut job).await,
+                Decision::Primary { .. } => {
+                    let Some(primary) = topology.primary else {
+                        self.hold("no primary", &mut attempts, &job).await?;
+                        continue;
+                    };
+                    if self.try_on(primary, None, &topology, &mut job, &mut attempts).await? {
+                        return Ok(());
+                    }
+                }
+                Decision::Replica { id, wait, .. } => {
+                    if self.try_on(id, wait, &topology, &mut job, &mut attempts).await? {
+                        return Ok(());
+                    }
+                }
+                Decision::Hold { reason } => {
+                    if !self.hold(&reason, &mut attempts, &job).await? {
+                        return self.refuse_unheld(&reason, &attempts, &job).await;
+                    }
+                }
+                Decision::Refuse(refusal) => return self.refuse(&refusal, &attempts, &job).await,
+            }
+        }
+    }
+
+    fn decide(&self, job: &Job, topology: &Topology, attempts: &Attempts) -> Decision {
+        if let Some(server) = self.where_previous_ran(job, attempts) {
+            return Decision::Replica { id: server, wait: None, reason: "follows the previous statement".into() };
+        }
+        let config = &self.worker.shared.config;
+        let request = route::Request {
+            intent: &job.intent,
+            session: &self.state,
+            consistency: self.consistency(job),
+            pinned: self.held.as_ref().filter(|_| !self.state.pins().is_empty()).map(|held| held.server),
+            excluded: &attempts.excluded,
+            listener_read_only: self.listener == crate::net::ListenerKind::ReadOnly,
+            stopped_by_read_only: self.login.account.stopped_by_read_only,
+            user: &self.login.user,
+            digest: job.digest.0,
+            routing: &config.routing,
+            lag: &config.lag,
+        };
+        let mut balancer = self.worker.balancer.borrow_mut();
+        route::route(&request, topology, &mut balancer, self.worker.now(), self.worker.random())
+    }
+
+    /// The server whose idle connection still holds what the job asks about.
+    fn where_previous_ran(&self, job: &Job, attempts: &Attempts) -> Option<ServerId> {
+        let server = self.last_server.filter(|server| !attempts.excluded.contains(server))?;
+        let asks = job.intent.needs.contains(Needs::DIAGNOSTICS) && self.held.is_none();
+        (asks && self.diagnostics_are_at_hand()).then_some(server)
+    }
+
+    fn consistency(&self, job: &Job) -> Consistency {
+        let hinted = match job.intent.hint {
+            Some(Hint::Consistency(wanted)) => Some(wanted),
+            Some(Hint::Primary | Hint::Replica) | None => None,
+        };
+        hinted
+            .or(self.state.consistency())
+            .or(self.login.account.consistency)
+            .unwrap_or(self.worker.shared.config.routing.consistency)
+    }
+
+    pub(super) async fn run_pinned(&mut self, job: &mut Job) -> Result<(), SessionError> {
+        let Some(mut connection) = self.held.take() else {
+            let source = std::io::Error::from(std::io::ErrorKind::NotConnected);
+            return Err(SessionError::StateLost { server: ServerId(0), source });
+        };
+        let server = connection.server;
+        let lost = |source| SessionError::StateLost { server, source };
+        match self.is_prepared_for(&mut connection, job).await.map_err(lost)? {
+            Readiness::Ready => {}
+            Readiness::NoStatement => {
+                self.held = Some(connection);
+                return self.answer_unknown_statement(job).await;
+            }
+            Readiness::Refused(error) => {
+                self.held = Some(connection);
+                return self.finish_unsent(&error, job).await;
+            }
+        }
+        match self.attempt(job, connection, false).await {
+            Ok(()) => Ok(()),
+            Err(Failure::Session(error)) => Err(error),
+            Err(Failure::Elsewhere { error, .. }) => Err(lost(error)),
+        }
+    }
+
+    /// The connection on which a statement will be executed whose data comes first.
+    pub(super) async fn long_data_connection(
+        &mut self,
+        job: &mut Job,
+    ) -> Result<Box<ServerConnection>, ClientError> {
+        let topology = self.worker.topology();
+        let attempts = Attempts::new(self);
+        let lost = || ClientError::new(ER_NET_READ_ERROR, b"08S01", "Server connection lost");
+        let mut connection = match self.decide(job, &topology, &attempts) {
+            Decision::Pinned => self.held.take().ok_or_else(lost)?,
+            Decision::Primary { .. } | Decision::Hold { .. } => {
+                let primary = topology.primary.ok_or_else(|| no_primary(&topology, "no primary"))?;
+                self.acquire(primary, &topology, job.intent.needs).await.map_err(|error| error.told())?
+            }
+            Decision::Replica { id, .. } => {
+                self.acquire(id, &topology, job.intent.needs).await.map_err(|error| error.told())?
+            }
+            Decision::Refuse(refusal) => return Err(told(&refusal)),
+        };
+        match self.is_prepared_for(&mut connection, job).await {
+            Ok(Readiness::Ready) => Ok(connection),
+            Ok(Readiness::NoStatement) | Err(_) => Err(lost()),
+            Ok(Readiness::Refused(error)) => Err(error),
+        }
+    }
+
+    /// Runs the job on one server; false when it should be routed again.
+    async fn try_on(
+        &mut self,
+        server: ServerId,
+        wait: Option<Wait>,
+        topology: &Topology,
+        job: &mut Job,
+        attempts: &mut Attempts,
+    ) -> Result<bool, SessionError> {
+        let is_primary = topology.primary == Some(server);
+        let mut connection = match self.acquire(server, topology, job.intent.needs).await {
+            Ok(connection) => connection,
+            Err(error) => return self.not_acquired(error, server, is_primary, job, attempts).await,
+        };
+        if let Some(wait) = wait
+            && !self.wait_for_position(&mut connection, &wait).await
+        {
+            self.worker.counters.failed_position_waits.one();
+            attempts.excluded.push(server);
+            return Ok(false);
+        }
+        match self.is_prepared_for(&mut connection, job).await {
+            Ok(Readiness::Ready) => {}
+            Ok(Readiness::NoStatement) => {
+                self.release(connection);
+                return self.answer_unknown_statement(job).await.map(|()| true);
+            }
+            Ok(Readiness::Refused(error)) => {
+                self.release(connection);
+                return self.not_acquired(AcquireError::Refused(error), server, is_primary, job, attempts).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "preparing again failed");
+                return self.unreachable(server, is_primary, job, attempts).await;
+            }
+        }
+        match self.attempt(job, connection, !is_primary).await {
+            Ok(()) => Ok(true),
+            Err(Failure::Session(error)) => Err(error),
+            Err(Failure::Elsewhere { refused, .. }) => {
+                self.worker.counters.rerun_reads.one();
+                attempts.last_error = refused.or(attempts.last_error.take());
+                self.unreachable(server, is_primary, job, attempts).await
+            }
+        }
+    }
+
+    async fn not_acquired(
+        &mut self,
+        error: AcquireError,
+        server: ServerId,
+        is_primary: bool,
+        job: &Job,
+        attempts: &mut Attempts,
+    ) -> Result<bool, SessionError> {
+        match error {
+            AcquireError::Unreachable(_) => self.unreachable(server, is_primary, job, attempts).await,
+            AcquireError::Refused(error) if is_primary => {
+                if error.code == ER_BAD_DB && self.state.schema().is_some() {
+                    // The schema was dropped: one server would leave the session without any.
+                    self.state.schema_is_gone();
+                    return Ok(false);
+                }
+                self.finish_unsent(&error, job).await.map(|()| true)
+            }
+            AcquireError::Refused(error) => {
+                attempts.last_error = Some(error);
+                attempts.excluded.push(server);
+                Ok(false)
+            }
+            AcquireError::PoolTimeout => self.finish_unsent(&error.told(), job).await.map(|()| true),
+        }
+    }
+
+    /// After a server could not be used: a read looks elsewhere, a write waits for news of the primary.
+    async fn unreachable(
+        &mut self,
+        server: ServerId,
+        is_primary: bool,
+        job: &Job,
+        attempts: &mut Attempts,
+    ) -> Result<bool, SessionError> {
+        if !is_primary {
+            attempts.excluded.push(server);
+        } else if !self.hold("the primary cannot be reached", attempts, job).await? {
+            self.refuse_unheld("the primary cannot be reached", attempts, job).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Waits for a change of the topology; false when the time for holding is over.
+    async fn hold(
+        &mut self,
+        reason: &str,
+        attempts: &mut Attempts,
+        job: &Job,
+    ) -> Result<bool, SessionError> {
+        let left = attempts.hold_until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        self.worker.counters.held_statements.one();
+        tracing::debug!(session = self.slot.id, reason, kind = job.intent.kind.name(), "statement held");
+        let mut topology = self.worker.shared.topology.clone();
+        topology.borrow_and_update();
+        let pause = left.min(HOLD_POLL);
+        // Either way the statement is routed again; nothing is lost by a missed change.
+        drop(tokio::time::timeout(pause, topology.changed()).await);
+        self.end_if_ordered()?;
+        Ok(true)
+    }
+
+    fn end_if_ordered(&self) -> Result<(), SessionError> {
+        use crate::worker::Order;
+        match self.slot.order.get() {
+            order @ (Order::Kill | Order::Stop) => Err(SessionError::Ordered(order)),
+            Order::None | Order::Drain | Order::IdleTimeout => Ok(()),
+        }
+    }
+
+    async fn refuse_unheld(
+        &mut self,
+        reason: &str,
+        attempts: &Attempts,
+        job: &Job,
+    ) -> Result<(), SessionError> {
+        if let Some(error) = attempts.last_error.clone() {
+            return self.finish_unsent(&error, job).await;
+        }
+        let topology = self.worker.topology();
+        self.finish_unsent(&no_primary(&topology, reason), job).await
+    }
+
+    async fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        attempts: &Attempts,
+        job: &Job,
+    ) -> Result<(), SessionError> {
+        let error = attempts.last_error.clone().unwrap_or_else(|| told(refusal));
+        self.finish_unsent(&error, job).await
+    }
+
+    /// Answers a statement of which nothing reached a server.
+    pub(super) async fn finish_unsent(&mut self, error: &ClientError, job: &Job) -> Result<(), SessionError> {
+        self.consume(job.len);
+        if job.continues {
+            self.skip_continuation().await?;
+        }
+        self.worker.counters.proxy_errors.one();
+        self.answer_error(error).await
+    }
+
+    /// Whether the replica has reached the position; any other answer counts as not reached.
+    async fn wait_for_position(&mut self, connection: &mut ServerConnection, wait: &Wait) -> bool {
+        self.worker.counters.position_waits.one();
+        let sql = wait.sql(connection.flavour);
+        let limit = wait.timeout + WAIT_GRACE;
+        matches!(inject::scalar(connection, sql.as_bytes(), limit).await, Ok(Some(value)) if value == b"0")
+    }
+
+    async fn answer_unknown_statement(&mut self, job: &Job) -> Result<(), SessionError> {
+        let (PreparedUse::Execute(id) | PreparedUse::Continue(id) | PreparedUse::Prepare(id)) = job.prepared
+        else {
+            return Err(SessionError::Malformed("prepared statement"));
+        };
+        let error = super::prepared::unknown_statement(id);
+        self.finish_unsent(&error, job).await
+    }
+
+    /// Whether a statement of this kind ends the transaction that it runs in, so that its loss is a commit's.
+    pub(super) fn may_commit(&self, job: &Job) -> bool {
+        match job.intent.kind {
+            Kind::Commit | Kind::Ddl | Kind::Call | Kind::Multi | Kind::Xa => true,
+            Kind::Read | Kind::Savepoint | Kind::Rollback => false,
+            _other => !self.state.in_transaction(),
+        }
+    }
+}
+
+fn no_primary(topology: &Topology, reason: &str) -> ClientError {
+    let why = if topology.no_primary_reason.is_empty() { reason } else { topology.no_primary_reason.as_str() };
+    let text = format!("The statement needs the primary and there is none: {why}");
+    ClientError::new(ER_OPTION_PREVENTS, b"HY000", text)
+}
+
+fn told(refusal: &Refusal) -> ClientError {
+    ClientError::new(refusal.code, &refusal.sqlstate, refusal.message.clone())
+}
+
+/// A held statement is routed again after this time even without news, for a primary that was only slow to accept.
+const HOLD_POLL: Duration = Duration::from_millis(100);
+/// What a wait for a position may take beyond the time that the server itself was given.
+const WAIT_GRACE: Duration = Duration::from_millis(300);
+const ER_BAD_DB: u16 = 1049;
+const ER_NET_READ_ERROR: u16 = 1158;
+const ER_OPTION_PREVENTS: u16 = 1290;
