@@ -143,6 +143,8 @@ bitflags! {
         const CONSISTENT_SNAPSHOT = 1 << 21;
         /// The statement may commit whatever its text says: never replayed, never run twice.
         const MAY_COMMIT = 1 << 22;
+        /// COMMIT RELEASE and ROLLBACK RELEASE: the server closes the connection after its answer.
+        const CLOSES_CONNECTION = 1 << 23;
     }
 }
 
@@ -194,6 +196,10 @@ pub enum Action {
         sql: Box<str>,
     },
     SetAutocommit(bool),
+    /// `SET [SESSION] name = expression`: only a tracker tells the value. Comes with [`Effects::UNTRACKED_SET`].
+    SetFromExpression { name: Box<str> },
+    /// `SET ROLE ...`; `sql` is the whole statement.
+    SetRole { sql: Box<str> },
     /// `SET pointsman_consistency = ...`: for Pointsman, never for a server.
     SetConsistency(Option<Consistency>),
     Use(Box<[u8]>),
