@@ -12,6 +12,8 @@ mod proof;
 mod rsa;
 mod scramble;
 mod sha256_crypt;
+#[cfg(test)]
+mod tests;
 mod verifier;
 mod verify;
 

@@ -176,4 +176,37 @@ mod tests {
         let found = encode(&digest(password.as_bytes(), salt.as_bytes(), rounds));
         assert_eq!(std::str::from_utf8(&found), Ok(expected));
     }
+
+    /// What MySQL 9.7 has stored.
+    #[test]
+    fn stored_by_a_server() {
+        let caching =
+            b"$A$00A$\x7fpd\x17tf:(+\x04Q\x17Pn,\x1dE\x01:\x06hG56C80TTe1bLBXwUNc4YIFSTyPrwFgpOg0N/DtEAZ9";
+        check_stored(Sha256Crypt::parse_caching(caching), b"pw-c1");
+        let plain = b"$5$\x1c\x7f\\uZ94WN>zb_\x1br`u\x0eOh$L2MvXhhjH5Z9Pxistvp2sonURhXwExMV2v5GCHmrfD1";
+        check_stored(Sha256Crypt::parse_plain(plain), b"pw-s2");
+    }
+
+    #[track_caller]
+    fn check_stored(stored: Option<Sha256Crypt>, password: &[u8]) {
+        let stored = stored.expect("a hash");
+        assert!(stored.matches(password));
+        assert!(!stored.matches(b"pw-c2"));
+        assert!(!stored.matches(b""));
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in [
+            &b""[..],
+            b"$A$005$short",
+            b"$A$zzz$aaaaaaaaaaaaaaaaaaaaddddddddddddddddddddddddddddddddddddddddddd",
+            b"$A$000$aaaaaaaaaaaaaaaaaaaaddddddddddddddddddddddddddddddddddddddddddd",
+            b"$A$005$aaaaaaaaaaaaaaaaaaaadddddddddddddddddddddddddddddddddddddddddddd",
+            b"$A$005$aaaaaaaaaaaaaaaaaaaadddddddddddddddddddddddddddddddddddddddddd",
+        ] {
+            assert_eq!(Sha256Crypt::parse_caching(text), None);
+            assert_eq!(Sha256Crypt::parse_plain(text), None);
+        }
+    }
 }

@@ -70,3 +70,44 @@ impl<'a> ChangeUser<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODERN: Capabilities =
+        Capabilities::SECURE_CONNECTION.union(Capabilities::PLUGIN_AUTH).union(Capabilities::CONNECT_ATTRS);
+
+    #[test]
+    fn every_form() {
+        let full = ChangeUser {
+            user: b"n1",
+            answer: &[9; 20],
+            schema: Some(b"db1"),
+            collation: Some(0x0101),
+            plugin: Some(b"mysql_native_password"),
+            attributes: b"\x01a\x01b",
+        };
+        check(&full, MODERN);
+        check(&ChangeUser { schema: None, attributes: &[], ..full }, MODERN);
+        check(&ChangeUser { plugin: None, attributes: &[], ..full }, Capabilities::SECURE_CONNECTION);
+        check(&ChangeUser { user: b"old", answer: b"abc", ..ChangeUser::default() }, Capabilities::empty());
+    }
+
+    #[track_caller]
+    fn check(change: &ChangeUser<'_>, capabilities: Capabilities) {
+        let mut command = Vec::new();
+        change.write(&mut command, capabilities);
+        assert_eq!(command[0], ChangeUser::CODE);
+        assert_eq!(ChangeUser::parse(&command[1..], capabilities), Ok(*change));
+        for cut in 1..command.len() {
+            // Whole fields may be missing at the end: what is read must be what was written.
+            if let Ok(part) = ChangeUser::parse(&command[1..cut], capabilities) {
+                assert_eq!(
+                    (part.user, part.answer, part.schema),
+                    (change.user, change.answer, change.schema)
+                );
+            }
+        }
+    }
+}

@@ -104,17 +104,17 @@ mod tests {
 
     /// The greeting of a MariaDB 10.11 server.
     const MARIADB: &[u8] =
-        b"\x0a5.5.5-10.11.14-MariaDB-0+deb12u2\0\x1f\0\0\0j>:`cY9_\0\xfe\xf7\x2d\x02\0\xff\x81\x15\
-        \0\0\0\0\0\0\x1d\0\0\0|:V2GSC1P>Kt\0mysql_native_password\0";
-    /// The greeting of a MySQL 8 server.
+        b"\x0a5.5.5-10.11.19-MariaDB-0+deb12u1-log\0\x05\0\0\0'ZrOqlKq\0\xfe\xff\x08\x02\0\xff\x81\
+        \x15\0\0\0\0\0\0\x1d\0\0\0v|.kS=v^PYMT\0mysql_native_password\0";
+    /// The greeting of a MySQL 9.7 server.
     const MYSQL: &[u8] =
-        b"\x0a8.0.36\0\x0a\0\0\0\x5d\x14\x1f\x6a\x33\x10\x52\x64\0\xff\xff\xff\x02\0\xff\xdf\x15\
-        \0\0\0\0\0\0\0\0\0\0\x3a\x0f\x6e\x2b\x41\x5c\x1d\x2e\x1b\x5f\x44\x7d\0caching_sha2_password\0";
+        b"\x0a9.7.4-2\0\x0a\0\0\0fOpHe O\x0f\0\xff\xff\xff\x02\0\xff\xdf\x15\0\0\0\0\0\0\0\0\0\0\
+        \x0c}UXu\x1cE])61\x03\0caching_sha2_password\0";
 
     #[test]
     fn real_greetings() {
-        check(MARIADB, "5.5.5-10.11.14-MariaDB-0+deb12u2", "mysql_native_password", 0x1d);
-        check(MYSQL, "8.0.36", "caching_sha2_password", 0);
+        check(MARIADB, "5.5.5-10.11.19-MariaDB-0+deb12u1-log", "mysql_native_password", 0x1d);
+        check(MYSQL, "9.7.4-2", "caching_sha2_password", 0);
     }
 
     #[track_caller]

@@ -206,3 +206,146 @@ pub(super) fn read_attributes<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], M
 
 /// What MariaDB's filler leaves of the 23 bytes that MySQL does not use.
 const FILLER_LEN: usize = 19;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `mariadb` of Connector/C 3.3.20, to a MariaDB server.
+    const LIBMARIADB: &[u8] =
+        b"\x8c\xa2\xbf\0\0\0\x10\0!\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x1d\0\0\0n1\0\
+        \x14D\x96\xc2\xa5\xe6\x17wn\x18\xdf\xb9\xa2*XU\xb3\xe4\xa1\xd7\x0bdb1\0mysql_native_password\0\
+        \x7f\x03_os\x05Linux\x0c_client_name\x0alibmariadb\x04_pid\x0515237\x0f_client_version\x063.3.20\
+        \x09_platform\x06x86_64\x0cprogram_name\x05mysql\x0c_server_host\x09127.0.0.1";
+    /// `mysql` 9.7.4, to a server whose greeting names another plugin than its own: no answer yet.
+    const LIBMYSQL: &[u8] = b"\x8d\xa2\xbf\x19\0\0\0\x01\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0n1\0\0db1\0\
+        caching_sha2_password\0r\x04_pid\x0515259\x09_platform\x06x86_64\x03_os\x05Linux\x0c_client_name\x08libmysql\
+        \x07os_user\x04root\x0f_client_version\x059.7.4\x0cprogram_name\x05mysql";
+    /// PHP's mysqlnd.
+    const MYSQLND: &[u8] = b"\x8d\xa2\x1a\0\0\0\0\xc0\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0n1\0 H\\\xab\xd7k\
+        \x92\x02\x02[\x8d\x06\xaf\x91\xdf\x98\xb6UD\xe9\xc1\x0b\xf1`u\xb84DF\xcf}\x07\xc0db1\0caching_sha2_password\0\
+        ,\x0c_client_name\x07mysqlnd\x0c_server_host\x09127.0.0.1";
+
+    #[test]
+    fn real_responses() {
+        check(LIBMARIADB, 20, "mysql_native_password", 127, 0x1d);
+        check(LIBMYSQL, 0, "caching_sha2_password", 114, 0);
+        check(MYSQLND, 32, "caching_sha2_password", 44, 0);
+    }
+
+    #[track_caller]
+    fn check(payload: &[u8], answer: usize, plugin: &str, attributes: usize, mariadb: u32) {
+        let response = parse(payload).expect("a response");
+        assert_eq!((response.user, response.schema), (&b"n1"[..], Some(&b"db1"[..])));
+        assert_eq!(response.answer.len(), answer);
+        assert_eq!(response.plugin, Some(plugin.as_bytes()));
+        assert_eq!(response.attributes.len(), attributes);
+        assert_eq!(response.mariadb.bits(), mariadb);
+        let mut written = Vec::new();
+        response.write(&mut written);
+        assert_eq!(written, payload);
+        // A packet may end before a field that it announces, never inside one.
+        let user_end = SslRequest::LEN + 3;
+        let answer_end = user_end + 1 + answer;
+        let schema_end = answer_end + 4;
+        let plugin_end = schema_end + plugin.len() + 1;
+        for cut in 0..payload.len() {
+            let whole_fields = [user_end, answer_end, schema_end, plugin_end].contains(&cut);
+            assert_eq!(ClientHello::parse(&payload[..cut], false).is_ok(), whole_fields, "cut at {cut}");
+        }
+    }
+
+    fn parse(payload: &[u8]) -> Option<HandshakeResponse<'_>> {
+        match ClientHello::parse(payload, false) {
+            Ok(ClientHello::Response(response)) => Some(response),
+            Ok(ClientHello::Ssl(_) | ClientHello::TooOld) | Err(_) => None,
+        }
+    }
+
+    #[test]
+    fn tls_is_asked_for_with_half_a_response() {
+        let asking = b"\x8c\xaa\xbf\0\0\0\x10\0!\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x1d\0\0\0";
+        let Ok(ClientHello::Ssl(request)) = ClientHello::parse(asking, false) else {
+            panic!("expected a request for TLS");
+        };
+        assert_eq!(request.mariadb.bits(), 0x1d);
+        let mut written = Vec::new();
+        request.write(&mut written);
+        assert_eq!(written, asking);
+
+        let mut through_tls = LIBMARIADB.to_vec();
+        through_tls[1] |= 0x08;
+        assert!(matches!(ClientHello::parse(&through_tls, true), Ok(ClientHello::Response(_))));
+        ClientHello::parse(&through_tls, false).expect_err("a whole response that asks for TLS");
+    }
+
+    #[test]
+    fn old_clients() {
+        assert_eq!(ClientHello::parse(b"\x85\x24\0\0\0root\0", false), Ok(ClientHello::TooOld));
+        // mysql_native_password without names, lengths or attributes.
+        let mut payload = Vec::new();
+        let old = HandshakeResponse {
+            capabilities: Capabilities::PROTOCOL_41 | Capabilities::SECURE_CONNECTION,
+            user: b"root",
+            answer: &[7; 20],
+            ..HandshakeResponse::default()
+        };
+        old.write(&mut payload);
+        assert_eq!(payload.len(), SslRequest::LEN + 5 + 21);
+        assert_eq!(parse(&payload), Some(old));
+    }
+
+    #[test]
+    fn attributes_are_bounded_and_whole() {
+        check_attributes(&[], true);
+        check_attributes(b"\x01a\x01b", true);
+        check_attributes(b"\x01a", false);
+        check_attributes(b"\x01a\x05b", false);
+        check_attributes(&[0; MAX_ATTRIBUTES_BYTES], true);
+        check_attributes(&[0; MAX_ATTRIBUTES_BYTES + 2], false);
+    }
+
+    #[track_caller]
+    fn check_attributes(attributes: &[u8], good: bool) {
+        let capabilities = Capabilities::PROTOCOL_41 | Capabilities::CONNECT_ATTRS;
+        let response = HandshakeResponse { capabilities, attributes, ..HandshakeResponse::default() };
+        let mut payload = Vec::new();
+        response.write(&mut payload);
+        assert_eq!(parse(&payload), good.then_some(response));
+    }
+
+    proptest! {
+        #[test]
+        fn written_responses_are_read_back(
+            bits: u32, mariadb: u32, collation: u8, max_packet: u32, zstd_level: u8,
+            user in "[a-zü]{0,32}", answer in "[a-z]{0,40}", schema in "[a-z]{1,20}", plugin in "[a-z]{0,20}",
+        ) {
+            let capabilities = (Capabilities::from_bits_retain(bits) | Capabilities::PROTOCOL_41) - Capabilities::SSL;
+            let with = |flag| capabilities.contains(flag);
+            let extended = if with(Capabilities::LONG_PASSWORD) { 0 } else { mariadb };
+            let response = HandshakeResponse {
+                capabilities,
+                mariadb: MariadbCapabilities::from_bits_retain(extended),
+                max_packet,
+                collation,
+                user: user.as_bytes(),
+                answer: answer.as_bytes(),
+                schema: with(Capabilities::CONNECT_WITH_DB).then_some(schema.as_bytes()),
+                plugin: with(Capabilities::PLUGIN_AUTH).then_some(plugin.as_bytes()),
+                attributes: if with(Capabilities::CONNECT_ATTRS) { b"\x01a\x01b" } else { &[] },
+                zstd_level: if with(Capabilities::ZSTD_COMPRESSION_ALGORITHM) { zstd_level } else { 0 },
+            };
+            let mut payload = Vec::new();
+            response.write(&mut payload);
+            prop_assert_eq!(parse(&payload), Some(response));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, over_tls: bool) {
+            // Whatever comes of it: the call returns.
+            let _ = ClientHello::parse(&bytes, over_tls);
+        }
+    }
+}
