@@ -6,6 +6,7 @@
 mod proxy;
 mod stage;
 mod suite;
+mod traffic;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub use pointsman_router::intent::Flavour;
 pub use self::proxy::{Proxy, program};
 pub use self::stage::{Plan, Stage};
 pub use self::suite::Suite;
+pub use self::traffic::{Load, Tally, Traffic};
 
 /// Why a test failed that did not panic.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

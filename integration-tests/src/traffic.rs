@@ -1,0 +1,222 @@
+//! Clients that read and write through a proxy without a pause, and the books of what came of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::Failure;
+
+/// How much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub readers: usize,
+    pub writers: usize,
+    /// Between the starts of two statements of one client.
+    pub pace: Duration,
+}
+
+/// Clients at work; they end when this value is dropped.
+#[derive(Debug)]
+pub struct Traffic {
+    books: Arc<Books>,
+    /// Dropping it ends the clients.
+    _clients: JoinSet<()>,
+}
+
+/// What has happened up to now, or between two moments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub reads: u64,
+    pub failed_reads: u64,
+    pub writes: u64,
+    pub failed_writes: u64,
+    /// The longest that a read took since it was last asked for.
+    pub slowest_read: Duration,
+    pub slowest_write: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    read: Ledger,
+    write: Ledger,
+    /// The ids of the rows whose INSERT was acknowledged.
+    acknowledged: Mutex<Vec<u64>>,
+    next_id: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    done: AtomicU64,
+    failed: AtomicU64,
+    slowest_micros: AtomicU64,
+    /// What went wrong, and how often.
+    errors: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Traffic {
+    /// Makes the tables and starts the clients.
+    ///
+    /// # Errors
+    ///
+    /// When the tables cannot be made.
+    pub async fn start(options: OptsBuilder, load: Load) -> Result<Self, Failure> {
+        let mut conn = Conn::new(options.clone()).await?;
+        for statement in TABLES {
+            conn.query_drop(statement).await?;
+        }
+        let books = Arc::new(Books::default());
+        let mut clients = JoinSet::new();
+        for _ in 0..load.readers {
+            clients.spawn(work(options.clone(), books.clone(), load.pace, Job::Read));
+        }
+        for _ in 0..load.writers {
+            clients.spawn(work(options.clone(), books.clone(), load.pace, Job::Write));
+        }
+        Ok(Self { books, _clients: clients })
+    }
+
+    /// Everything up to now.
+    pub fn tally(&self) -> Tally {
+        let (read, write) = (&self.books.read, &self.books.write);
+        Tally {
+            reads: read.done.load(Ordering::Relaxed),
+            failed_reads: read.failed.load(Ordering::Relaxed),
+            writes: write.done.load(Ordering::Relaxed),
+            failed_writes: write.failed.load(Ordering::Relaxed),
+            slowest_read: read.take_slowest(),
+            slowest_write: write.take_slowest(),
+        }
+    }
+
+    /// What went wrong with reads, and how often.
+    pub fn read_errors(&self) -> BTreeMap<String, u64> {
+        locked(&self.books.read.errors).clone()
+    }
+
+    /// What went wrong with writes, and how often.
+    pub fn write_errors(&self) -> BTreeMap<String, u64> {
+        locked(&self.books.write.errors).clone()
+    }
+
+    /// The ids of the rows of `app.traffic_log` whose INSERT was acknowledged.
+    pub fn acknowledged(&self) -> Vec<u64> {
+        locked(&self.books.acknowledged).clone()
+    }
+}
+
+impl Tally {
+    /// What happened since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            reads: self.reads - earlier.reads,
+            failed_reads: self.failed_reads - earlier.failed_reads,
+            writes: self.writes - earlier.writes,
+            failed_writes: self.failed_writes - earlier.failed_writes,
+            slowest_read: self.slowest_read,
+            slowest_write: self.slowest_write,
+        }
+    }
+}
+
+impl Ledger {
+    fn enter(&self, started: Instant, outcome: Result<(), String>) {
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.slowest_micros.fetch_max(micros, Ordering::Relaxed);
+        match outcome {
+            Ok(()) => {
+                self.done.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                let mut errors = locked(&self.errors);
+                if errors.len() < MAX_DIFFERENT_ERRORS || errors.contains_key(&error) {
+                    *errors.entry(error).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    fn take_slowest(&self) -> Duration {
+        Duration::from_micros(self.slowest_micros.swap(0, Ordering::Relaxed))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    Read,
+    Write,
+}
+
+/// One client: keeps a connection, opens a new one when it breaks.
+async fn work(options: OptsBuilder, books: Arc<Books>, pace: Duration, job: Job) {
+    let mut conn = None;
+    let mut next = interval(pace);
+    next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        next.tick().await;
+        let started = Instant::now();
+        let statement = statement(&books, job);
+        let outcome = match timeout(STATEMENT_LIMIT, run(&options, &mut conn, &statement.sql)).await {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {STATEMENT_LIMIT:?}")),
+        };
+        if outcome.as_ref().is_err_and(|error| !error.contains("ERROR 1290")) {
+            conn = None;
+        }
+        if let (Ok(()), Some(id)) = (&outcome, statement.id) {
+            locked(&books.acknowledged).push(id);
+        }
+        let ledger = match job {
+            Job::Read => &books.read,
+            Job::Write => &books.write,
+        };
+        ledger.enter(started, outcome);
+    }
+}
+
+struct Statement {
+    sql: String,
+    /// The id of the row that it inserts.
+    id: Option<u64>,
+}
+
+fn statement(books: &Books, job: Job) -> Statement {
+    match job {
+        Job::Read => {
+            let id = rand::random_range(1..=ROWS);
+            Statement { sql: format!("SELECT value FROM traffic WHERE id = {id}"), id: None }
+        }
+        Job::Write => {
+            let id = books.next_id.fetch_add(1, Ordering::Relaxed);
+            Statement { sql: format!("INSERT INTO traffic_log (id) VALUES ({id})"), id: Some(id) }
+        }
+    }
+}
+
+async fn run(options: &OptsBuilder, conn: &mut Option<Conn>, sql: &str) -> mysql_async::Result<()> {
+    let open = match conn.take() {
+        Some(open) => open,
+        None => Conn::new(options.clone()).await?,
+    };
+    conn.insert(open).query_drop(sql).await
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const ROWS: u32 = 100;
+const TABLES: [&str; 4] = [
+    "CREATE TABLE IF NOT EXISTS traffic (id INT PRIMARY KEY, value INT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS traffic_log (id BIGINT UNSIGNED PRIMARY KEY)",
+    "REPLACE INTO traffic WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 100) SELECT i, i FROM n",
+    "TRUNCATE TABLE traffic_log",
+];
+const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
+const MAX_DIFFERENT_ERRORS: usize = 50;
