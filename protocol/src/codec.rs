@@ -206,3 +206,75 @@ const LENENC_U16: u8 = 0xfc;
 const LENENC_U24: u8 = 0xfd;
 const LENENC_U64: u8 = 0xfe;
 const LENENC_ERROR: u8 = 0xff;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn length_encoded_integers() {
+        check_lenenc(&[0], Ok(0));
+        check_lenenc(&[0xfa], Ok(0xfa));
+        check_lenenc(&[0xfc, 0xfb, 0], Ok(0xfb));
+        check_lenenc(&[0xfc, 0xff, 0xff], Ok(0xffff));
+        check_lenenc(&[0xfd, 0, 0, 1], Ok(0x1_0000));
+        check_lenenc(&[0xfd, 0xff, 0xff, 0xff], Ok(0xff_ffff));
+        check_lenenc(&[0xfe, 0, 0, 0, 1, 0, 0, 0, 0], Ok(0x100_0000));
+        check_lenenc(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], Ok(u64::MAX));
+        check_lenenc(&[0xfb], Err(Malformed::LengthPrefix(0xfb)));
+        check_lenenc(&[0xff, 0, 0], Err(Malformed::LengthPrefix(0xff)));
+        check_lenenc(&[], Err(Malformed::Short { wanted: 1, left: 0 }));
+        check_lenenc(&[0xfc, 1], Err(Malformed::Short { wanted: 2, left: 1 }));
+        check_lenenc(&[0xfd, 1, 2], Err(Malformed::Short { wanted: 3, left: 2 }));
+        check_lenenc(&[0xfe, 1, 2, 3, 4, 5, 6, 7], Err(Malformed::Short { wanted: 8, left: 7 }));
+    }
+
+    #[track_caller]
+    fn check_lenenc(bytes: &[u8], expected: Result<u64, Malformed>) {
+        assert_eq!(Reader::new(bytes).lenenc(), expected, "{bytes:02x?}");
+        if let Ok(value) = expected {
+            let mut out = Vec::new();
+            put_lenenc(&mut out, value);
+            assert_eq!(out, bytes);
+        }
+    }
+
+    #[test]
+    fn strings() {
+        let mut reader = Reader::new(b"\x02abcd\0e");
+        assert_eq!(reader.lenenc_bytes(), Ok(&b"ab"[..]));
+        assert_eq!(reader.nul_terminated(), Ok(&b"cd"[..]));
+        assert_eq!(reader.nul_terminated(), Err(Malformed::Unterminated));
+        assert_eq!(reader.take(2), Err(Malformed::Short { wanted: 2, left: 1 }));
+        assert_eq!(reader.rest(), b"e");
+        assert!(reader.is_empty());
+        // A length that no memory holds is only a length.
+        let mut reader = Reader::new(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+        assert!(reader.lenenc_bytes().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_is_read(a: u16, b in 0u32..0x100_0000, c: u32, d: u64, e: u64, f: Vec<u8>, g in "[^\0]*") {
+            let mut out = Vec::new();
+            put_u16(&mut out, a);
+            put_u24(&mut out, b);
+            put_u32(&mut out, c);
+            put_u64(&mut out, d);
+            put_lenenc(&mut out, e);
+            put_lenenc_bytes(&mut out, &f);
+            put_nul_terminated(&mut out, g.as_bytes());
+            let read = |mut reader: Reader<'_>| {
+                let numbers = (reader.u16()?, reader.u24()?, reader.u32()?, reader.u64()?, reader.lenenc()?);
+                Ok((numbers, reader.lenenc_bytes()?.to_vec(), reader.nul_terminated()?.to_vec()))
+            };
+            prop_assert_eq!(read(Reader::new(&out)), Ok(((a, b, c, d, e), f, g.into_bytes())));
+            for len in 0..out.len() {
+                let cut: Result<_, Malformed> = read(Reader::new(&out[..len]));
+                prop_assert!(cut.is_err());
+            }
+        }
+    }
+}

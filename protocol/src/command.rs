@@ -186,3 +186,6 @@ pub mod code {
     /// MariaDB only.
     pub const STMT_BULK_EXECUTE: u8 = 0xfa;
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,3 +188,6 @@ const TRACK_STATE_CHANGE: u8 = 2;
 const TRACK_GTIDS: u8 = 3;
 const TRACK_TRANSACTION_CHARACTERISTICS: u8 = 4;
 const TRACK_TRANSACTION_STATE: u8 = 5;
+
+#[cfg(test)]
+mod tests;

@@ -2,20 +2,17 @@
 
 use std::ops::Range;
 
-use super::value::take_value;
 use crate::codec::{Malformed, Reader, put_u16};
 
-/// The parameters of a bulk execution: types, and behind them the rows.
+/// The parameters of a bulk execution, up to the values: the rows behind the types are the server's to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BulkBody<'a> {
+pub struct BulkBody {
     pub types_sent: bool,
     /// Where in the payload the types lie or, when there are none, belong.
     pub types: Range<usize>,
-    /// All bytes behind the types.
-    rows: &'a [u8],
 }
 
-impl<'a> BulkBody<'a> {
+impl BulkBody {
     /// Where in the payload the flags lie.
     pub const FLAGS_AT: usize = 5;
     /// Where in the payload the types or the rows start.
@@ -32,36 +29,11 @@ impl<'a> BulkBody<'a> {
     /// # Errors
     ///
     /// [`Malformed`] when it is cut before the end of the types.
-    pub fn parse(flags: u16, rest: &'a [u8], parameter_count: u16) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(rest);
+    pub fn parse(flags: u16, rest: &[u8], parameter_count: u16) -> Result<Self, Malformed> {
         let types_sent = flags & Self::SEND_TYPES != 0;
         let len = if types_sent { TYPE_LEN * usize::from(parameter_count) } else { 0 };
-        reader.take(len)?;
-        Ok(Self { types_sent, types: Self::REST_AT..Self::REST_AT + len, rows: reader.rest() })
-    }
-
-    /// Counts the rows by walking over their values; `types` as sent now or before.
-    ///
-    /// # Errors
-    ///
-    /// [`Malformed`] when a value is cut, an indicator unknown, or there is no type for a value.
-    pub fn count_rows(&self, types: &[u8]) -> Result<u64, Malformed> {
-        let mut reader = Reader::new(self.rows);
-        let mut rows = 0;
-        if types.is_empty() && !reader.is_empty() {
-            return Err(Malformed::Trailing {
-                what: "a bulk execution without types",
-                len: reader.remaining(),
-            });
-        }
-        while !reader.is_empty() {
-            let mut kinds = Reader::new(types);
-            while !kinds.is_empty() {
-                take_indicated(&mut reader, kinds.u16()?)?;
-            }
-            rows += 1;
-        }
-        Ok(rows)
+        Reader::new(rest).take(len)?;
+        Ok(Self { types_sent, types: Self::REST_AT..Self::REST_AT + len })
     }
 
     /// Appends `payload` to `out` with `types` in their place and the flag for them set.
@@ -76,17 +48,4 @@ impl<'a> BulkBody<'a> {
     }
 }
 
-/// Takes one value of a row, an indicator and, unless that stands for a value, the value.
-fn take_indicated(reader: &mut Reader<'_>, kind: u16) -> Result<(), Malformed> {
-    match reader.u8()? {
-        INDICATOR_NONE => take_value(reader, kind).map(|_value| ()),
-        INDICATOR_NULL | INDICATOR_DEFAULT | INDICATOR_IGNORE => Ok(()),
-        other => Err(Malformed::Field { expected: "an indicator from 0 to 3", got: other.into() }),
-    }
-}
-
 const TYPE_LEN: usize = 2;
-const INDICATOR_NONE: u8 = 0;
-const INDICATOR_NULL: u8 = 1;
-const INDICATOR_DEFAULT: u8 = 2;
-const INDICATOR_IGNORE: u8 = 3;

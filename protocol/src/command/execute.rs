@@ -62,15 +62,16 @@ impl ExecuteBody {
     ) -> Result<Self, Malformed> {
         let mut reader = Reader::new(execute.rest);
         let at = |reader: &Reader<'_>| Execute::REST_AT + execute.rest.len() - reader.remaining();
+        // Servers read the number whenever there may be one, the flag counts only for statements without parameters.
         let named = capabilities.contains(Capabilities::QUERY_ATTRIBUTES)
-            && execute.flags & Execute::PARAMETER_COUNT_AVAILABLE != 0;
+            && (parameter_count > 0 || execute.flags & Execute::PARAMETER_COUNT_AVAILABLE != 0);
         let parameters = if named { bounded_count(reader.lenenc()?)? } else { usize::from(parameter_count) };
         if parameters == 0 {
             let end = at(&reader);
             return Ok(Self { parameters, new_params_bound: false, types: end..end });
         }
         reader.take(parameters.div_ceil(8))?;
-        let new_params_bound = reader.u8()? == 1;
+        let new_params_bound = reader.u8()? != 0;
         let start = at(&reader);
         if new_params_bound {
             for _ in 0..parameters {
