@@ -200,8 +200,7 @@ impl Inflater {
                 let (mut from, mut to) = (InBuffer::around(body), OutBuffer::around(room));
                 let hint = decoder.run(&mut from, &mut to).map_err(|_| Malformed::Inflate(what))?;
                 let moved = Moved { consumed: from.pos(), written: to.pos() };
-                // A decoder between frames has no use for bytes either: only progress makes an end.
-                Ok((moved, hint == 0 && moved != Moved::default()))
+                Ok((moved, hint == 0))
             }
         }
     }

@@ -89,6 +89,8 @@ fn query_attributes() {
         let payload = [&[3, 1, 1, 0, 1, kind, 0, 1, b'n'], value, b"DO 1"].concat();
         check_query(&payload, &[attribute(b"n", Some(value), kind.into())]);
     }
+    let many = [b"\x03\xfc\x2c\x01\x01", &[0xff; 38][..], &[1], &[8, 0, 0].repeat(300), b"DO 1"].concat();
+    check_query(&many, &[attribute(b"", None, 8); 300]);
     // Types of a fixed length elsewhere that MySQL takes for strings here.
     for kind in [0, 6, 9, 13, 17, 19, 20, 243, 245, 255] {
         let payload = [&[3, 1, 1, 0, 1, kind, 0, 1, b'n'], &b"\x03abcDO 1"[..]].concat();
@@ -106,8 +108,8 @@ fn malformed_query_attributes() {
     check_query_error(b"\x03\xfb\x01DO 1");
     check_query_error(b"\x03\xfe\0\0\0\0\0\0\0\x80\x01DO 1");
     check_query_error(b"\x03\xfc\xff\xff\x01DO 1");
-    check_query_error(b"\x03\x01\x01\0\0DO 1");
-    check_query_error(b"\x03\x01\x01\0\x01\xf4\0\x01nDO 1");
+    check_query_error(b"\x03\x01\x01\0\0\x01\0\x01nvDO 1");
+    check_query_error(b"\x03\x01\x01\0\x01\xf4\0\x01n\x01vDO 1");
     check_query_error(b"\x03\x01\x01\0\x01\x01\x01\x01nvDO 1");
     check_query_error(b"\x03\x01\x01\0\x01\xfd\0\x01n\xf0DO 1");
     check_query_error(b"\x03\x01\x01\0\x01\xfd\0\x01n\xfbDO 1");

@@ -84,7 +84,7 @@ pub(super) fn take_type<'a>(reader: &mut Reader<'a>, named: bool) -> Result<(u16
 ///
 /// The text of the statement starts where the last value ends, so lengths have to be those that a server goes by:
 /// MySQL 9.7 reads a value of any type without a fixed length here as a string, YEAR and NULL among them, and refuses
-/// BOOL. What it reads in a way that is hard to follow (odd type flags, strings longer than the packet) is refused.
+/// BOOL. Dates and times have their length in front as strings do. What it reads in a way that is hard to follow (odd type flags, strings longer than the packet) is refused.
 fn take_value<'a>(reader: &mut Reader<'a>, kind: u16) -> Result<&'a [u8], Malformed> {
     let [code, flags] = kind.to_le_bytes();
     if code == TYPE_BOOL || flags & !UNSIGNED != 0 {
@@ -95,11 +95,7 @@ fn take_value<'a>(reader: &mut Reader<'a>, kind: u16) -> Result<&'a [u8], Malfor
         TYPE_SHORT => reader.take(2),
         TYPE_LONG | TYPE_FLOAT => reader.take(4),
         TYPE_DOUBLE | TYPE_LONGLONG => reader.take(8),
-        TYPE_TIMESTAMP | TYPE_DATE | TYPE_TIME | TYPE_DATETIME => {
-            let len = reader.u8()?;
-            reader.take(len.into())
-        }
-        _string => reader.lenenc_bytes(),
+        _string_or_time => reader.lenenc_bytes(),
     }
 }
 
@@ -124,11 +120,7 @@ const TYPE_SHORT: u8 = 2;
 const TYPE_LONG: u8 = 3;
 const TYPE_FLOAT: u8 = 4;
 const TYPE_DOUBLE: u8 = 5;
-const TYPE_TIMESTAMP: u8 = 7;
 const TYPE_LONGLONG: u8 = 8;
-const TYPE_DATE: u8 = 10;
-const TYPE_TIME: u8 = 11;
-const TYPE_DATETIME: u8 = 12;
 const TYPE_BOOL: u8 = 244;
 /// The flag beside a type.
 const UNSIGNED: u8 = 0x80;

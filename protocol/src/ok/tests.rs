@@ -24,6 +24,9 @@ fn packets_of_servers() {
     // The manual's form of the text, as other programs that speak the protocol write it.
     let text = OkPacket { info: b"no length", ..done };
     assert_eq!(OkPacket::parse(b"\0\0\0\x02\0\0\0no length", PLAIN), Ok(text));
+    let indented = OkPacket { info: b" text with a first byte that could be its length", ..done };
+    let payload = [b"\0\0\0\x02\0\0\0", indented.info].concat();
+    assert_eq!(OkPacket::parse(&payload, PLAIN), Ok(indented));
     // Before 4.1 there were no warnings, and without transactions no status.
     check(b"\0\x01\0\x02\0", Capabilities::TRANSACTIONS, OkPacket { affected_rows: 1, ..done });
     check(b"\0\x01\0", Capabilities::empty(), OkPacket { affected_rows: 1, ..OkPacket::default() });
@@ -56,6 +59,7 @@ fn session_changes_of_servers() {
     check_changes(b"\0\0\0\0\x40\0\0\0\x03\x2a\x01x", &[SessionChange::Unknown]);
     // The flag may be set without anything behind it, and is of no concern without the capability.
     check_changes(b"\0\0\0\x02\x40\0\0", &[]);
+    check_changes(b"\0\0\0\x02\0\0\0\0\x07\x01\x05\x04test", &[]);
     let ok = OkPacket::parse(b"\0\0\0\x02\x40\0\0", PLAIN).expect("a good packet");
     assert_eq!(ok.changes().count(), 0);
 }
