@@ -5,6 +5,7 @@ pub mod buffer;
 pub mod cli;
 pub mod cluster;
 pub mod counters;
+pub mod exchange;
 pub mod net;
 pub mod sandbox;
 pub mod tls;

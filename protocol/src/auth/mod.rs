@@ -12,6 +12,7 @@ mod proof;
 mod rsa;
 mod scramble;
 mod sha256_crypt;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod verifier;
@@ -25,7 +26,6 @@ pub use proof::{PROOF_LEN, certificate_proof};
 pub use rsa::{RsaKey, RsaKeyError};
 pub use scramble::double_sha256;
 pub use sha256_crypt::Sha256Crypt;
+pub use steps::{Denial, Denied, Evidence, KeyWanted, Next, Verified, Waiting, Work};
 pub use verifier::Verifier;
-pub use verify::{
-    Channel, Denial, KeyWanted, LONG_NONCE_LEN, Learnt, Next, Verification, Verified, Waiting, Work,
-};
+pub use verify::{Channel, LONG_NONCE_LEN, Learnt, Verification};

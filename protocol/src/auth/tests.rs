@@ -95,7 +95,7 @@ impl Case {
                     continue;
                 }
                 Next::Verified(verified) => return Outcome { verdict: Ok(finish(login, &verified)), asked },
-                Next::Denied(denial) => return Outcome { verdict: Err(denial), asked },
+                Next::Denied(denied) => return Outcome { verdict: Err(denied.reason), asked },
             };
             asked.push(if payload[0] == AUTH_SWITCH { "switch" } else { "more" });
             match login.on_packet(&payload).expect("a packet that the client understands") {
@@ -214,11 +214,11 @@ fn clients_without_plugins() {
     assert!(matches!(begin("mysql_native_password", b""), Next::Verified(_)));
     assert!(matches!(
         begin("mysql_native_password", NATIVE),
-        Next::Denied(Denial::Password { given: false })
+        Next::Denied(Denied { reason: Denial::Password { given: false }, .. })
     ));
     assert!(matches!(
         begin("caching_sha2_password", CACHING),
-        Next::Denied(Denial::OldClient(Plugin::CachingSha2))
+        Next::Denied(Denied { reason: Denial::OldClient(Plugin::CachingSha2), .. })
     ));
 }
 
@@ -236,10 +236,10 @@ fn a_decoy_is_not_told_from_an_account() {
             for answer in [&[7; 32][..], b"wrong\0"] {
                 let Next::Ask { payload, then } = next else { break };
                 seen.push(payload);
-                next = match then.answer(answer) {
-                    Next::Work(work) => work.run(),
-                    other => other,
-                };
+                next = then.answer(answer);
+                if let Next::Work(work) = next {
+                    next = work.run();
+                }
             }
             (seen, format!("{next:?}"))
         };
@@ -293,4 +293,67 @@ fn the_proof_of_a_certificate() {
     let proof = certificate_proof(b"stored", &[b'n'; 20], &[b'f'; 32]);
     assert_eq!(proof[0], 1);
     assert_eq!(&proof[1..], b"49026B1D19FA464CFAE0C956A407D5E78EE631613D2E035DEB5B7E2918E63286");
+}
+
+/// A password that was changed meanwhile is recognised without another word of the client.
+#[test]
+fn evidence_is_held_against_what_is_stored_now() {
+    let old = "*94BDCEBE19083CE2A1F959FD02F964C7AF4CFC29";
+    let stale = |plugin: &'static str, stored: &'static [u8], typed: &[u8]| {
+        let case = Case::new(plugin, stored, typed).over(Channel::Tls);
+        let (login, first) =
+            Login::start(Arc::new(case.typed.clone()), case.greeted.name().as_bytes(), &NONCE, true);
+        let name = login.plugin().name().as_bytes();
+        match case.verification().begin(Some(name), first.payload()) {
+            Next::Denied(Denied { evidence: Some(evidence), .. }) => evidence,
+            Next::Denied(_) | Next::Ask { .. } | Next::Key(_) | Next::Work(_) | Next::Verified(_) => {
+                panic!("expected a denial with evidence")
+            }
+        }
+    };
+    let again = |evidence: Evidence, plugin, stored| {
+        let mut next = evidence.against(Case::new(plugin, stored, b"").verification());
+        if let Next::Work(work) = next {
+            next = work.run();
+        }
+        matches!(next, Next::Verified(_))
+    };
+    let native = || stale("mysql_native_password", old.as_bytes(), b"pw-n1");
+    assert!(again(native(), "mysql_native_password", NATIVE));
+    assert!(!again(native(), "mysql_native_password", old.as_bytes()));
+    assert!(!again(native(), "caching_sha2_password", CACHING));
+    assert!(again(stale("mysql_native_password", NATIVE, b""), "mysql_native_password", b""));
+    assert!(!again(stale("mysql_native_password", NATIVE, b""), "mysql_native_password", NATIVE));
+    let clear = Evidence::Clear(b"pw-c1".to_vec().into());
+    assert!(again(clear, "caching_sha2_password", CACHING));
+}
+
+#[test]
+fn change_of_user() {
+    let verdict = |next: Next| match next {
+        Next::Verified(_) => "in",
+        Next::Ask { payload, .. } if payload[0] == AUTH_SWITCH => "switch",
+        Next::Denied(_) => "out",
+        Next::Ask { .. } | Next::Key(_) | Next::Work(_) => "other",
+    };
+    let begin = |plugin: &'static str, stored: &'static [u8], offered: Option<&str>, typed: &[u8]| {
+        let case = Case::new(plugin, stored, b"").learnt(b"pw-c1");
+        let offered_plugin = offered.unwrap_or("mysql_native_password").as_bytes();
+        let credential = Arc::new(Credential::from_password(typed));
+        let (_, answer) = Login::start(credential, offered_plugin, &NONCE, false);
+        verdict(case.verification().begin_again(offered.map(str::as_bytes), answer.payload()))
+    };
+    let native = Some("mysql_native_password");
+    let caching = Some("caching_sha2_password");
+    assert_eq!(begin("mysql_native_password", NATIVE, native, b"pw-n1"), "in");
+    assert_eq!(begin("mysql_native_password", NATIVE, native, b"pw-n2"), "switch");
+    assert_eq!(begin("mysql_native_password", NATIVE, native, b""), "switch");
+    assert_eq!(begin("mysql_native_password", NATIVE, caching, b"pw-n1"), "switch");
+    assert_eq!(begin("mysql_native_password", NATIVE, None, b"pw-n1"), "in");
+    assert_eq!(begin("mysql_native_password", NATIVE, None, b"pw-n2"), "out");
+    assert_eq!(begin("mysql_native_password", b"", native, b""), "in");
+    assert_eq!(begin("caching_sha2_password", CACHING, caching, b"pw-c1"), "in");
+    assert_eq!(begin("caching_sha2_password", CACHING, caching, b"pw-c2"), "switch");
+    assert_eq!(begin("caching_sha2_password", CACHING, None, b"pw-c1"), "out");
+    assert_eq!(begin("unix_socket", b"", native, b""), "out");
 }

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::credential::Credential;
@@ -15,8 +14,10 @@ use super::message::{
     SHA256_PUBLIC_KEY_REQUEST, more_data,
 };
 use super::plugin::Plugin;
-use super::rsa::RsaKey;
 use super::scramble::{double_sha256, native_secret, same, sha1, sha2_matches};
+use super::steps::{
+    Denial, Evidence, KeyWanted, Next, Verified, Waiting, Work, denied, denied_no_password, denied_password,
+};
 use super::verifier::Verifier;
 use crate::handshake::NONCE_LEN;
 
@@ -53,49 +54,6 @@ pub struct Learnt {
     pub credential: Option<Arc<Credential>>,
 }
 
-/// What has to happen now.
-#[derive(Debug)]
-pub enum Next {
-    /// Send the payload and give the client's next packet to the state.
-    Ask {
-        payload: Vec<u8>,
-        then: Waiting,
-    },
-    /// Give the state the process's key pair.
-    Key(KeyWanted),
-    /// Run this off the worker.
-    Work(Work),
-    Verified(Verified),
-    Denied(Denial),
-}
-
-/// A client that has proven to know the password.
-#[derive(Debug)]
-pub struct Verified {
-    pub credential: Arc<Credential>,
-    /// A payload to be sent before the OK packet.
-    pub prelude: Option<Vec<u8>>,
-    /// What the server stores for the plugin that was used, for [`super::certificate_proof`]; none where the client
-    /// cannot check one.
-    pub stored: Option<Vec<u8>>,
-}
-
-/// Why a client was not let in.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Denial {
-    #[error("wrong password (a password was given: {given})")]
-    Password { given: bool },
-    /// The client knows mysql_native_password only.
-    #[error("the client cannot use the account's plugin {}", .0.name())]
-    OldClient(Plugin),
-    #[error("the account's plugin needs the password in clear, and the connection has no TLS")]
-    NeedsTls,
-    #[error("accounts with plugin {0:?} cannot log in through a proxy")]
-    Unusable(Box<str>),
-    #[error("expected an answer of {}, got {len} bytes", .plugin.name())]
-    Malformed { plugin: Plugin, len: usize },
-}
-
 impl Verification {
     /// Takes the client's first answer. `plugin`: the name that came with it; none from a client without
     /// `PLUGIN_AUTH`, whose answer is one of mysql_native_password.
@@ -103,7 +61,7 @@ impl Verification {
         let offered = plugin.map_or(Some(Plugin::NativePassword), Plugin::from_name);
         let wanted = match self.wanted(offered) {
             Ok(wanted) => wanted,
-            Err(denial) => return Next::Denied(denial),
+            Err(denial) => return denied(denial),
         };
         // A client whose plugin is not the greeting's has seen no nonce for it and may answer nothing yet.
         let answered = offered == Some(wanted)
@@ -112,9 +70,31 @@ impl Verification {
         if answered {
             self.judge(wanted, answer)
         } else if plugin.is_none() {
-            Next::Denied(Denial::OldClient(wanted))
+            denied(Denial::OldClient(wanted))
         } else {
             self.switch(wanted)
+        }
+    }
+
+    /// Takes the answer of a COM_CHANGE_USER, which a client may have made from the nonce of its last login or from
+    /// nothing: one that is not right at once is asked for again, as servers do.
+    pub fn begin_again(self, plugin: Option<&[u8]>, answer: &[u8]) -> Next {
+        let offered = plugin.map_or(Some(Plugin::NativePassword), Plugin::from_name);
+        match (self.wanted(offered), offered) {
+            (Err(denial), _) => denied(denial),
+            (Ok(wanted), Some(offered)) if wanted == offered => {
+                let judged = match wanted {
+                    Plugin::NativePassword => self.judge_native(answer),
+                    Plugin::CachingSha2 => self.clone().judge_fast(answer),
+                    Plugin::Sha256 | Plugin::Ed25519 | Plugin::ClearPassword => return self.switch(wanted),
+                };
+                if matches!(judged, Next::Verified(_)) || plugin.is_none() {
+                    return judged;
+                }
+                self.switch(wanted)
+            }
+            (Ok(wanted), _) if plugin.is_none() => denied(Denial::OldClient(wanted)),
+            (Ok(wanted), _) => self.switch(wanted),
         }
     }
 
@@ -151,7 +131,7 @@ impl Verification {
         Next::Ask { payload, then: Waiting::Answer(self, plugin) }
     }
 
-    fn judge(self, plugin: Plugin, answer: &[u8]) -> Next {
+    pub(super) fn judge(self, plugin: Plugin, answer: &[u8]) -> Next {
         match plugin {
             Plugin::NativePassword => self.judge_native(answer),
             Plugin::CachingSha2 => self.judge_fast(answer),
@@ -161,7 +141,7 @@ impl Verification {
         }
     }
 
-    fn judge_native(&self, answer: &[u8]) -> Next {
+    pub(super) fn judge_native(&self, answer: &[u8]) -> Next {
         let (stored, clear) = match &*self.verifier {
             _ if answer.is_empty() => return self.judge_no_password(),
             Verifier::Native(stored) => (*stored, None),
@@ -170,13 +150,13 @@ impl Verification {
             | Verifier::CachingSha2(_)
             | Verifier::Sha256(_)
             | Verifier::Ed25519(_)
-            | Verifier::Unusable { .. } => return Next::Denied(Denial::Password { given: true }),
+            | Verifier::Unusable { .. } => return denied_password(None),
         };
         let Ok(answer) = answer.try_into() else {
-            return Next::Denied(Denial::Malformed { plugin: Plugin::NativePassword, len: answer.len() });
+            return denied(Denial::Malformed { plugin: Plugin::NativePassword, len: answer.len() });
         };
         let Some(secret) = native_secret(&self.nonce, answer, &stored) else {
-            return Next::Denied(Denial::Password { given: true });
+            return denied_password(Some(Evidence::Native(*answer)));
         };
         let credential = clear.map_or(Credential::Sha1(secret), |clear| Credential::Clear(clear.clone()));
         Next::Verified(Verified {
@@ -186,7 +166,7 @@ impl Verification {
         })
     }
 
-    fn judge_no_password(&self) -> Next {
+    pub(super) fn judge_no_password(&self) -> Next {
         match &*self.verifier {
             Verifier::Empty => Next::Verified(Verified {
                 credential: Arc::new(Credential::Empty),
@@ -198,7 +178,7 @@ impl Verification {
             | Verifier::Sha256(_)
             | Verifier::Ed25519(_)
             | Verifier::Clear(_)
-            | Verifier::Unusable { .. } => Next::Denied(Denial::Password { given: false }),
+            | Verifier::Unusable { .. } => denied_no_password(),
         }
     }
 
@@ -208,7 +188,7 @@ impl Verification {
             return self.judge_no_password();
         }
         let Ok(answer) = answer.try_into() else {
-            return Next::Denied(Denial::Malformed { plugin: Plugin::CachingSha2, len: answer.len() });
+            return denied(Denial::Malformed { plugin: Plugin::CachingSha2, len: answer.len() });
         };
         if let Some(credential) = self.fast_credential(answer) {
             let prelude = Some(more_data(&[FAST_AUTHENTICATION_OK]));
@@ -224,7 +204,7 @@ impl Verification {
             | Verifier::Sha256(_)
             | Verifier::Ed25519(_)
             | Verifier::Clear(_)
-            | Verifier::Unusable { .. } => Next::Denied(Denial::Password { given: true }),
+            | Verifier::Unusable { .. } => denied_password(None),
         }
     }
 
@@ -239,7 +219,7 @@ impl Verification {
     }
 
     /// The password, or what it takes to get it through a connection that others can read.
-    fn judge_secret(self, plugin: Plugin, answer: &[u8]) -> Next {
+    pub(super) fn judge_secret(self, plugin: Plugin, answer: &[u8]) -> Next {
         let request =
             if plugin == Plugin::Sha256 { SHA256_PUBLIC_KEY_REQUEST } else { CACHING_PUBLIC_KEY_REQUEST };
         if answer == [request] && self.channel != Channel::Tls {
@@ -258,20 +238,20 @@ impl Verification {
             return self.judge_no_password();
         }
         if password.len() > MAX_PASSWORD_BYTES {
-            return Next::Denied(Denial::Password { given: true });
+            return denied_password(None);
         }
         Next::Work(Work::Check(self, Zeroizing::new(password.to_vec())))
     }
 
     fn judge_signature(&self, answer: &[u8]) -> Next {
         let Ok(answer) = answer.try_into() else {
-            return Next::Denied(Denial::Malformed { plugin: Plugin::Ed25519, len: answer.len() });
+            return denied(Denial::Malformed { plugin: Plugin::Ed25519, len: answer.len() });
         };
         let (Verifier::Ed25519(key), Some(credential)) = (&*self.verifier, self.live_credential()) else {
-            return Next::Denied(Denial::NeedsTls);
+            return denied(Denial::NeedsTls);
         };
         if !ed25519::verify(key, &self.long_nonce, answer) {
-            return Next::Denied(Denial::Password { given: true });
+            return denied_password(None);
         }
         Next::Verified(Verified { credential: credential.clone(), prelude: None, stored: Some(key.to_vec()) })
     }
@@ -288,9 +268,9 @@ impl Verification {
         }
     }
 
-    fn check(&self, password: Zeroizing<Vec<u8>>) -> Next {
+    pub(super) fn check(&self, password: Zeroizing<Vec<u8>>) -> Next {
         if !self.is_password(&password) {
-            return Next::Denied(Denial::Password { given: true });
+            return denied_password(Some(Evidence::Clear(password)));
         }
         Next::Verified(Verified {
             credential: Arc::new(Credential::Clear(password)),
@@ -300,83 +280,7 @@ impl Verification {
     }
 }
 
-/// The client has been asked for something.
-#[derive(Debug)]
-pub enum Waiting {
-    /// For the first answer of a plugin that the client was switched to.
-    Answer(Verification, Plugin),
-    /// For the password: in clear, encrypted, or a request for the key to encrypt it with.
-    Secret(Verification, Plugin),
-    /// For the password encrypted with the key that was sent.
-    Cipher(Verification, Arc<RsaKey>),
-}
-
-impl Waiting {
-    /// Takes the payload of the client's packet.
-    pub fn answer(self, payload: &[u8]) -> Next {
-        match self {
-            Self::Answer(verification, plugin) => verification.judge(plugin, payload),
-            Self::Secret(verification, plugin) => verification.judge_secret(plugin, payload),
-            Self::Cipher(verification, key) => Next::Work(Work::Decrypt(verification, key, payload.to_vec())),
-        }
-    }
-}
-
-/// The process's key pair is needed; making it takes so long that it is made when first wanted.
-#[derive(Debug)]
-pub enum KeyWanted {
-    /// For its public half.
-    ToSend(Verification),
-    /// For a password that the client has encrypted with a key that it had already.
-    ToDecrypt(Verification, Vec<u8>),
-}
-
-impl KeyWanted {
-    /// Goes on with the key.
-    pub fn with(self, key: &Arc<RsaKey>) -> Next {
-        match self {
-            Self::ToSend(verification) => Next::Ask {
-                payload: more_data(key.public_pem()),
-                then: Waiting::Cipher(verification, key.clone()),
-            },
-            Self::ToDecrypt(verification, cipher) => {
-                Next::Work(Work::Decrypt(verification, key.clone(), cipher))
-            }
-        }
-    }
-}
-
-/// Milliseconds of computing.
-pub enum Work {
-    Check(Verification, Zeroizing<Vec<u8>>),
-    Decrypt(Verification, Arc<RsaKey>, Vec<u8>),
-}
-
-impl Work {
-    /// Does it, and says what follows.
-    pub fn run(self) -> Next {
-        match self {
-            Self::Check(verification, password) => verification.check(password),
-            Self::Decrypt(verification, key, cipher) => match key.decrypt(&cipher, &verification.nonce) {
-                Some(password) if password.is_empty() => verification.judge_no_password(),
-                Some(password) if password.len() <= MAX_PASSWORD_BYTES => verification.check(password),
-                Some(_) | None => Next::Denied(Denial::Password { given: true }),
-            },
-        }
-    }
-}
-
-/// Shows no password.
-impl std::fmt::Debug for Work {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Check(..) => "Check(..)",
-            Self::Decrypt(..) => "Decrypt(..)",
-        })
-    }
-}
-
 /// Length of [`Verification::long_nonce`].
 pub const LONG_NONCE_LEN: usize = ed25519::NONCE_LEN;
 /// Longest password that is hashed, as in MySQL (`MAX_PLAINTEXT_LENGTH`).
-const MAX_PASSWORD_BYTES: usize = 256;
+pub(super) const MAX_PASSWORD_BYTES: usize = 256;

@@ -1,5 +1,7 @@
 //! Connections to servers: opening, keeping, lending and bringing them into a session's state.
 
+pub mod authenticate;
+pub mod base_session;
 pub mod budget;
 pub mod connect;
 pub mod connection;

@@ -1,0 +1,206 @@
+//! Logs in to a server over a fresh connection: greeting, TLS, authentication.
+
+use std::io;
+use std::sync::Arc;
+
+use pointsman_protocol::auth::{self, Credential, Login, Reply};
+use pointsman_protocol::capability::{Capabilities, MariadbCapabilities, Status};
+use pointsman_protocol::codec::Malformed;
+use pointsman_protocol::err::ErrPacket;
+use pointsman_protocol::handshake::{Greeting, HandshakeResponse};
+use pointsman_protocol::ok::OkPacket;
+use thiserror::Error;
+
+use crate::buffer::Lane;
+use crate::error::ClientError;
+use crate::exchange::{Exchange, ExchangeError};
+use crate::tls::ClientTls;
+
+/// Who logs in, and as what kind of client.
+#[derive(Debug)]
+pub struct Applicant<'a> {
+    pub user: &'a [u8],
+    pub credential: &'a Arc<Credential>,
+    /// What the client that this is for has agreed with us.
+    pub client: Capabilities,
+    pub mariadb: MariadbCapabilities,
+    pub collation: u16,
+    pub schema: Option<&'a [u8]>,
+    pub attributes: &'a [u8],
+}
+
+/// A connection that the server has let in.
+#[derive(Debug)]
+pub struct Admitted {
+    pub lane: Lane,
+    pub greeting: Greeting,
+    pub capabilities: Capabilities,
+    pub status: Status,
+}
+
+/// Why a server could not be logged in to.
+#[derive(Debug, Error)]
+pub enum AuthenticateError {
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error("malformed packet from the server: {0}")]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Login(#[from] auth::LoginError),
+    #[error("the server offers no TLS")]
+    NoTls,
+    #[error("TLS failed: {0}")]
+    Tls(#[source] io::Error),
+    #[error("the server lacks {0:?} {1:?}, which the client was offered")]
+    Lacks(Capabilities, MariadbCapabilities),
+    #[error("the server refused the login: {} ({})", String::from_utf8_lossy(&.0.message), .0.code)]
+    Refused(ClientError),
+}
+
+impl From<io::Error> for AuthenticateError {
+    fn from(error: io::Error) -> Self {
+        Self::Exchange(error.into())
+    }
+}
+
+/// What the client has a say in: passed on as the client agreed it, because the server acts on it or answers in
+/// another form.
+pub const RELAYED: Capabilities = Capabilities::FOUND_ROWS
+    .union(Capabilities::NO_SCHEMA)
+    .union(Capabilities::ODBC)
+    .union(Capabilities::LOCAL_FILES)
+    .union(Capabilities::IGNORE_SPACE)
+    .union(Capabilities::INTERACTIVE)
+    .union(Capabilities::MULTI_STATEMENTS)
+    .union(Capabilities::MULTI_RESULTS)
+    .union(Capabilities::PS_MULTI_RESULTS)
+    .union(Capabilities::CAN_HANDLE_EXPIRED_PASSWORDS)
+    .union(Capabilities::DEPRECATE_EOF)
+    .union(Capabilities::QUERY_ATTRIBUTES);
+
+/// What every connection to a server has, where the server has it.
+const OWN: Capabilities = Capabilities::LONG_FLAG
+    .union(Capabilities::PROTOCOL_41)
+    .union(Capabilities::TRANSACTIONS)
+    .union(Capabilities::RESERVED)
+    .union(Capabilities::SECURE_CONNECTION)
+    .union(Capabilities::PLUGIN_AUTH)
+    .union(Capabilities::PLUGIN_AUTH_LENENC_CLIENT_DATA)
+    .union(Capabilities::CONNECT_ATTRS)
+    .union(Capabilities::SESSION_TRACK);
+
+/// Logs in over `lane`, which must be fresh. `host` is what the server's certificate must name.
+///
+/// # Errors
+///
+/// See [`AuthenticateError`]. Not cancel safe.
+pub async fn authenticate(
+    mut lane: Lane,
+    applicant: &Applicant<'_>,
+    tls: Option<&ClientTls>,
+    host: &str,
+) -> Result<Admitted, AuthenticateError> {
+    let greeting = read_greeting(&mut lane).await?;
+    let capabilities = agree(applicant, &greeting)?;
+    let sequence = 1;
+    let _ = (tls, host);
+    let mut exchange = Exchange { lane: &mut lane, sequence, limit: MAX_PAYLOAD_BYTES };
+    let ok = log_in(&mut exchange, applicant, &greeting, capabilities).await?;
+    let status = OkPacket::parse(&ok, capabilities)?.status;
+    Ok(Admitted { lane, greeting, capabilities, status })
+}
+
+/// Reads the server's first packet: its greeting, or why it does not want to be talked to.
+///
+/// # Errors
+///
+/// See [`AuthenticateError`].
+pub async fn read_greeting(lane: &mut Lane) -> Result<Greeting, AuthenticateError> {
+    let payload = Exchange { lane, sequence: 0, limit: MAX_PAYLOAD_BYTES }.read().await?;
+    if payload.first() == Some(&ErrPacket::HEADER) {
+        return Err(refused(&payload, Capabilities::empty()));
+    }
+    Ok(Greeting::parse(&payload)?)
+}
+
+/// Sends the response and follows the authentication to its verdict; gives the OK packet.
+async fn log_in(
+    exchange: &mut Exchange<'_>,
+    applicant: &Applicant<'_>,
+    greeting: &Greeting,
+    capabilities: Capabilities,
+) -> Result<Vec<u8>, AuthenticateError> {
+    let secure = exchange.lane.stream().is_confidential();
+    let (mut login, answer) =
+        Login::start(applicant.credential.clone(), &greeting.plugin, &greeting.nonce, secure);
+    let response = HandshakeResponse {
+        user: applicant.user,
+        answer: answer.payload(),
+        schema: applicant.schema,
+        plugin: Some(login.plugin().name().as_bytes()),
+        attributes: applicant.attributes,
+        ..applicant.response_head(capabilities)
+    };
+    let mut payload = Vec::new();
+    response.write(&mut payload);
+    exchange.write(&payload).await?;
+    loop {
+        let payload = exchange.read().await?;
+        login = match login.on_packet(&payload)? {
+            Reply::Send(answer, login) => {
+                exchange.write(answer.payload()).await?;
+                login
+            }
+            Reply::Wait(login) => login,
+            Reply::Accepted => return Ok(payload.to_vec()),
+            Reply::Refused => return Err(refused(&payload, capabilities)),
+        };
+    }
+}
+
+/// The error that an ERR packet stands for.
+pub(super) fn refused(payload: &[u8], capabilities: Capabilities) -> AuthenticateError {
+    match ErrPacket::parse(payload, capabilities) {
+        Ok(err) => AuthenticateError::Refused(ClientError {
+            code: err.code,
+            sqlstate: err.sqlstate.unwrap_or(*b"HY000"),
+            message: err.message.to_vec(),
+        }),
+        Err(malformed) => malformed.into(),
+    }
+}
+
+impl Applicant<'_> {
+    /// The part of the response that comes before the user's name.
+    fn response_head(&self, capabilities: Capabilities) -> HandshakeResponse<'static> {
+        HandshakeResponse {
+            capabilities,
+            mariadb: self.mariadb,
+            max_packet: MAX_PACKET_BYTES,
+            collation: u8::try_from(self.collation).unwrap_or(UTF8MB4_GENERAL_CI),
+            ..HandshakeResponse::default()
+        }
+    }
+}
+
+/// The flags for the server: the client's where they change what the server does, ours otherwise.
+fn agree(applicant: &Applicant<'_>, greeting: &Greeting) -> Result<Capabilities, AuthenticateError> {
+    let relayed = applicant.client & RELAYED;
+    let missing = relayed - greeting.capabilities;
+    let missing_mariadb = applicant.mariadb - greeting.mariadb;
+    if !missing.is_empty() || !missing_mariadb.is_empty() {
+        return Err(AuthenticateError::Lacks(missing, missing_mariadb));
+    }
+    let mut capabilities = relayed | (OWN & greeting.capabilities);
+    // MariaDB reads its own flags only where this one is missing.
+    capabilities.set(Capabilities::LONG_PASSWORD, applicant.mariadb.is_empty());
+    capabilities.set(Capabilities::CONNECT_WITH_DB, applicant.schema.is_some());
+    Ok(capabilities)
+}
+
+/// What we say the largest packet is; servers take no notice of it.
+const MAX_PACKET_BYTES: u32 = 1 << 30;
+/// No packet of a login is longer.
+const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
+/// Where the client's collation does not fit into the login's one byte: set right by the first statement.
+const UTF8MB4_GENERAL_CI: u8 = 45;
