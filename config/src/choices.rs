@@ -36,7 +36,9 @@ choice! {
         /// By the weighted finish time expected from each replica's latency and outstanding statements.
         #[default]
         Adaptive,
+        /// In turn.
         RoundRobin,
+        /// In turn, by weight.
         WeightedRoundRobin,
         /// Fewest outstanding statements for its weight.
         LeastConnections,
@@ -91,10 +93,12 @@ choice! {
 choice! {
     /// TLS towards clients.
     TlsMode as "kebab-case" {
+        /// Not offered.
         Disabled,
         /// Offered; clients without it are served too.
         #[default]
         Preferred,
+        /// Clients without it are refused.
         Required,
     }
 }
@@ -102,13 +106,14 @@ choice! {
 choice! {
     /// TLS towards servers.
     BackendTlsMode as "kebab-case" {
+        /// Never used.
         Disabled,
         /// Used where the server offers it; the certificate is not verified.
         #[default]
         Preferred,
         /// Always used; the certificate is not verified.
         Required,
-        /// The certificate must be signed by `backend_tls.ca_file` or a public authority.
+        /// The certificate must be signed by an authority of `backend_tls.ca_file`.
         VerifyCa,
         /// As `verify-ca`, and the certificate must name the server's host.
         VerifyIdentity,
@@ -153,6 +158,7 @@ choice! {
         Auto,
         /// Semi-synchronous replication before the acknowledgement.
         Lossless,
+        /// Replicas may miss what was acknowledged last.
         Async,
     }
 }
@@ -169,6 +175,7 @@ choice! {
 choice! {
     /// What a client gets when the outcome of its statement is not known.
     UnknownOutcome as "kebab-case" {
+        /// Error 1158.
         #[default]
         Error,
         /// The connection is closed without an answer.
@@ -182,7 +189,9 @@ choice! {
         /// A file of this proxy alone, and locks held on a majority of the servers.
         #[default]
         Local,
+        /// Records in etcd.
         Etcd,
+        /// A Kubernetes Lease.
         Kubernetes,
     }
 }
@@ -193,10 +202,15 @@ choice! {
         /// Weighted round robin.
         #[default]
         Wrr,
+        /// Round robin.
         Rr,
+        /// Least connections.
         Lc,
+        /// Weighted least connections.
         Wlc,
+        /// By a hash of the client's address.
         Sh,
+        /// By a consistent hash of the client's address.
         Mh,
     }
 }

@@ -5,11 +5,27 @@
 
 mod choices;
 mod defaults;
+mod diff;
+mod fault;
+mod load;
 mod model;
+mod nearest;
+mod reload;
+mod schema;
 mod secret;
+mod shape;
+mod show;
 pub mod units;
+mod validate;
 
 pub use choices::*;
 pub use defaults::STATE_DIR;
+pub use diff::{Change, diff};
+pub use fault::{Fault, Faults, Notice, Place, Problem, ReadError, Warning};
+pub use load::{Flag, Loaded, Origins, Sources, load};
 pub use model::*;
+pub use reload::Reload;
+pub use schema::json_schema;
 pub use secret::{MASK, Secret};
+pub use show::{to_json, to_toml};
+pub use validate::HostPort;

@@ -87,6 +87,7 @@ pub struct Listener {
     /// `host:port`; empty is off.
     pub address: String,
     /// The path of a Unix socket.
+    #[schemars(with = "Option<units::PathText>")]
     pub socket: Option<PathBuf>,
     /// Clients at a time; the next one gets error 1040.
     #[schemars(range(min = 1))]
@@ -127,9 +128,12 @@ pub struct StaticUser {
 pub struct Tls {
     pub mode: TlsMode,
     /// PEM certificate chain; without one, a self-signed certificate is made at start.
+    #[schemars(with = "Option<units::FileText>")]
     pub cert_file: Option<PathBuf>,
+    #[schemars(with = "Option<units::FileText>")]
     pub key_file: Option<PathBuf>,
     /// Authorities of client certificates.
+    #[schemars(with = "Option<units::FileText>")]
     pub client_ca_file: Option<PathBuf>,
 }
 
@@ -138,9 +142,12 @@ pub struct Tls {
 #[serde(default, deny_unknown_fields)]
 pub struct BackendTls {
     pub mode: BackendTlsMode,
+    #[schemars(with = "Option<units::FileText>")]
     pub ca_file: Option<PathBuf>,
     /// A client certificate for servers that ask for one.
+    #[schemars(with = "Option<units::FileText>")]
     pub cert_file: Option<PathBuf>,
+    #[schemars(with = "Option<units::FileText>")]
     pub key_file: Option<PathBuf>,
 }
 
@@ -283,6 +290,7 @@ pub struct Coordination {
     #[schemars(with = "units::DurationText")]
     pub lease: Duration,
     /// Where the record is kept; defaults to `$STATE_DIRECTORY`, else `/var/lib/pointsman`.
+    #[schemars(with = "units::PathText")]
     pub state_dir: PathBuf,
     /// URLs of etcd.
     pub endpoints: Vec<String>,
@@ -317,6 +325,7 @@ pub struct Vip {
 pub struct Admin {
     /// `host:port`; empty is off.
     pub address: String,
+    #[schemars(with = "Option<units::PathText>")]
     pub socket: Option<PathBuf>,
     /// The bearer token of changes; without one, changes are accepted on the Unix socket only.
     pub token: Option<Secret>,

@@ -132,7 +132,7 @@ fn split_number(text: &str) -> Option<(f64, &str, &str)> {
 }
 
 macro_rules! text_schema {
-    ($(#[$doc:meta])* $name:ident: $format:literal) => {
+    ($(#[$doc:meta])* $name:ident: $format:literal $(, $pattern:literal)?) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub(crate) enum $name {}
@@ -147,7 +147,7 @@ macro_rules! text_schema {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "format": $format })
+                schemars::json_schema!({ "type": "string", "format": $format $(, "pattern": $pattern)? })
             }
         }
     };
@@ -155,11 +155,11 @@ macro_rules! text_schema {
 
 text_schema! {
     /// The schema of a duration.
-    DurationText: "duration-with-unit"
+    DurationText: "duration-with-unit", r"^\s*([0-9]+(\.[0-9]+)?\s*(us|µs|ms|s|m|min|h|d)\s*)+$"
 }
 text_schema! {
     /// The schema of a size.
-    SizeText: "size-with-unit"
+    SizeText: "size-with-unit", r"^\s*[0-9]+(\.[0-9]+)?\s*([bB]|[kKmMgG]([iI]?[bB])?)\s*$"
 }
 text_schema! {
     /// The schema of a network.
@@ -168,6 +168,14 @@ text_schema! {
 text_schema! {
     /// The schema of an IP address.
     Address: "ip"
+}
+text_schema! {
+    /// The schema of a path that need not exist.
+    PathText: "path"
+}
+text_schema! {
+    /// The schema of the path of a file that is read.
+    FileText: "file"
 }
 
 /// `#[serde(with = "units::duration")]`: a [`Duration`] as text.
