@@ -46,6 +46,8 @@ pub struct ServerView {
     pub lag: Option<Duration>,
     /// What the server had executed at the last probe.
     pub position: GtidSet,
+    /// When that was asked, on the caller's clock: everything executed before is in the position.
+    pub position_at: Duration,
     /// When the server last came (back) into the pool, on the caller's clock: the start of its slow start.
     pub online_since: Duration,
     pub read_only: bool,
