@@ -42,6 +42,7 @@ pub struct Shared {
     /// Asks for accounts or catalogue to be read again.
     pub refresh: mpsc::Sender<Refresh>,
     pub kills: mpsc::Sender<KillRequest>,
+    pub positions: mpsc::Sender<PositionQuestion>,
     pub workers: OnceLock<Vec<mpsc::UnboundedSender<Message>>>,
     pub clients: AtomicU32,
     pub started: Instant,
@@ -56,6 +57,9 @@ pub enum Refresh {
     Accounts,
     Catalogue,
 }
+
+/// Somebody who waits for the primary's position as of now; none where it cannot be asked.
+pub type PositionQuestion = tokio::sync::oneshot::Sender<Option<GtidSet>>;
 
 /// A statement to be interrupted on a server by the service account.
 #[derive(Debug)]
@@ -149,11 +153,12 @@ pub struct Parts {
     pub client_tls: Option<ClientTls>,
     pub refresh: mpsc::Sender<Refresh>,
     pub kills: mpsc::Sender<KillRequest>,
+    pub positions: mpsc::Sender<PositionQuestion>,
 }
 
 impl Shared {
     pub fn new(parts: Parts, workers: usize) -> Arc<Self> {
-        let Parts { config, topology, catalogue, users, server_tls, client_tls, refresh, kills } = parts;
+        let Parts { config, topology, catalogue, users, server_tls, client_tls, refresh, kills, positions } = parts;
         let budgets = config
             .servers
             .iter()
@@ -176,6 +181,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             refresh,
             kills,
+            positions,
             workers: OnceLock::new(),
             clients: AtomicU32::new(0),
             started: Instant::now(),
@@ -211,6 +217,13 @@ impl Shared {
             self.max_allowed_packet.store(limit, Ordering::Relaxed);
         }
         self.defaults.set(defaults);
+    }
+
+    /// What the primary has committed by now.
+    pub async fn ask_position(&self) -> Option<GtidSet> {
+        let (question, answer) = tokio::sync::oneshot::channel();
+        self.positions.send(question).await.ok()?;
+        answer.await.ok().flatten()
     }
 
     /// Asks all workers for an idle connection to this server.

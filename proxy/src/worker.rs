@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pointsman_router::balance::Balancer;
-use pointsman_router::classify::{Catalogue, Classifier};
+use pointsman_router::classify::{Catalogue, Classifier, Mode};
+use pointsman_router::route::Rules;
 use pointsman_router::topology::{ServerId, State, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
@@ -38,6 +39,8 @@ pub enum Message {
     Surrender(ServerId),
     /// Interrupt or end the session with this id; answers whether it is here and what came of it.
     Kill { id: u32, query_only: bool, by: Killer, answer: mpsc::UnboundedSender<KillAnswer> },
+    /// Tell which sessions hold which server connections.
+    Holders(mpsc::UnboundedSender<Vec<((ServerId, u32), u32)>>),
     /// List the sessions.
     Sessions(oneshot::Sender<Vec<SessionView>>),
     /// End sessions at their next transaction boundary.
@@ -129,6 +132,8 @@ pub struct Slot {
     pub waker: RefCell<Option<Waker>>,
     /// The statement that runs now, for KILL.
     pub running: Cell<Option<(ServerId, u32)>>,
+    /// The server connection that this session has in its hands, running or pinned.
+    pub holds: Cell<Option<(ServerId, u32)>>,
     /// Kills under way: the server connection must not be lent to anybody until they have ended.
     pub killing: Cell<u32>,
     /// A server that this session waits for was found dead.
@@ -150,6 +155,7 @@ impl Slot {
             order: Cell::default(),
             waker: RefCell::default(),
             running: Cell::default(),
+            holds: Cell::default(),
             killing: Cell::default(),
             server_down: Cell::default(),
             account: Cell::default(),
@@ -192,6 +198,7 @@ pub struct Worker {
     pub pool: IdlePool,
     pub classifier: RefCell<Classifier>,
     pub balancer: RefCell<Balancer>,
+    pub rules: Rules,
     pub counters: Arc<Counters>,
     pub slots: RefCell<BTreeMap<u32, Rc<Slot>>>,
     pub started: Instant,
@@ -202,10 +209,15 @@ pub struct Worker {
 
 impl Worker {
     fn new(index: usize, shared: Arc<Shared>) -> Self {
+        let mut classifier = Classifier::new(shared.digest_seed, CLASSIFIER_SLOTS);
+        let rules = Rules::new(&shared.config.routing.rules, |sql| {
+            classifier.classify(sql.as_bytes(), &Mode::default(), &Catalogue::default()).digest.0
+        });
         Self {
             index,
+            rules,
             pool: IdlePool::new(shared.budgets.clone()),
-            classifier: RefCell::new(Classifier::new(shared.digest_seed, CLASSIFIER_SLOTS)),
+            classifier: RefCell::new(classifier),
             balancer: RefCell::new(Balancer::new(&shared.config.routing, shared.config.servers.len())),
             counters: shared.counters[index].clone(),
             slots: RefCell::default(),
@@ -366,6 +378,11 @@ fn on_message(worker: &Rc<Worker>, message: Message, load: &Arc<AtomicUsize>) {
         Message::Client(client) => start_session(worker, client, load.clone()),
         Message::Surrender(server) => worker.pool.surrender(server),
         Message::Kill { id, query_only, by, answer } => kill(worker, id, query_only, &by, answer),
+        Message::Holders(answer) => {
+            let slots = worker.slots.borrow();
+            let holders = slots.values().filter_map(|slot| Some((slot.holds.get()?, slot.id)));
+            drop(answer.send(holders.collect()));
+        }
         Message::Sessions(answer) => {
             // The asker may have given up.
             drop(answer.send(worker.slots.borrow().values().map(|slot| view(slot)).collect()));

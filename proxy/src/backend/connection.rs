@@ -39,6 +39,8 @@ pub struct ServerConnection {
     pub owner: u32,
     /// Where the owner's LAST_INSERT_ID() must be left when another session takes the connection.
     pub insert_id: Option<Arc<InsertId>>,
+    /// A statement has left warnings since the last reset.
+    pub has_warnings: bool,
     pub opened: Instant,
     pub idle_since: Instant,
     pub permit: Permit,

@@ -81,6 +81,34 @@ pub fn query_payload(connection: &ServerConnection, sql: &[u8]) -> Vec<u8> {
     payload
 }
 
+/// The first result of a statement that has been sent.
+#[derive(Debug)]
+pub struct Collected {
+    /// All packets but the last.
+    pub packets: Vec<u8>,
+    pub last: Vec<u8>,
+    pub error: Option<u16>,
+}
+
+/// Reads one whole result, for answers that are small by their nature.
+///
+/// # Errors
+///
+/// When the connection fails, the result is larger than 16 MiB or not the last of its statement.
+pub async fn collect(connection: &mut ServerConnection) -> io::Result<Collected> {
+    let mut kept = Vec::new();
+    let mut last = Vec::new();
+    let answer = read_answer(connection, Grammar::Query, &mut kept, MAX_COLLECTED_BYTES, &mut last).await?;
+    if kept.len() >= MAX_COLLECTED_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let error = match answer {
+        Answer::Ok(_) => None,
+        Answer::Err(error) => Some(error.code),
+    };
+    Ok(Collected { packets: kept, last, error })
+}
+
 async fn exchange(
     connection: &mut ServerConnection,
     payload: &[u8],
@@ -91,6 +119,16 @@ async fn exchange(
     let mut packet = connection.prepared.take_pending_closes();
     write_packet(&mut packet, 0, payload);
     connection.lane.write_all(&packet).await?;
+    read_answer(connection, grammar, kept, keep_bytes, &mut Vec::new()).await
+}
+
+async fn read_answer(
+    connection: &mut ServerConnection,
+    grammar: Grammar,
+    kept: &mut Vec<u8>,
+    keep_bytes: usize,
+    last_packet: &mut Vec<u8>,
+) -> io::Result<Answer> {
     let deprecate_eof = connection.capabilities.contains(Capabilities::DEPRECATE_EOF);
     let mut walker = ResponseWalker::new(grammar, deprecate_eof, false);
     let mut answer = Answer::Ok(None);
@@ -106,6 +144,8 @@ async fn exchange(
                 }
             }
             Stop::End { len, kind, last } => {
+                last_packet.clear();
+                last_packet.extend_from_slice(&connection.lane.bytes()[ahead..ahead + len]);
                 let payload = &connection.lane.bytes()[ahead + HEADER_LEN..ahead + len];
                 match kind {
                     EndKind::Err => answer = Answer::Err(error_of(payload, connection.capabilities)?),
@@ -124,6 +164,10 @@ async fn exchange(
                 let head = PrepareOk::parse(&connection.lane.bytes()[ahead + HEADER_LEN..ahead + len]);
                 answer = Answer::Ok(Some(head.map_err(invalid)?));
                 connection.lane.consume(ahead + len);
+            }
+            Stop::Done => {
+                connection.lane.consume(ahead);
+                return Ok(answer);
             }
             Stop::LocalInfile { .. } => return Err(io::ErrorKind::InvalidData.into()),
         }
@@ -158,3 +202,4 @@ fn invalid(error: impl std::fmt::Display) -> io::Error {
 const COM_QUERY: u8 = 0x03;
 const NULL_VALUE: u8 = 0xfb;
 const MAX_SCALAR_BYTES: usize = 64 * 1024;
+const MAX_COLLECTED_BYTES: usize = 16 * 1024 * 1024;

@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use pointsman_protocol::response::Grammar;
-use pointsman_router::session::{SessionState, Steps, SyncPlan};
+use pointsman_router::session::{SessionState, Step, SyncPlan};
 
 use super::connect::base_set_sql;
 use super::connection::ServerConnection;
@@ -18,6 +18,8 @@ use crate::error::ClientError;
 #[derive(Debug)]
 pub enum SyncError {
     Io(io::Error),
+    /// The connection has a schema or a role that the session has not.
+    Unusable,
     /// The server refused a part of the state; the connection is in none that is known.
     Refused(ClientError),
 }
@@ -44,6 +46,7 @@ pub async fn bring_to(connection: &mut ServerConnection, session: &SessionState)
             reset(connection).await?;
             apply(connection, &steps).await?;
         }
+        SyncPlan::Unusable => return Err(SyncError::Unusable),
     }
     connection.state.adopt(session);
     Ok(true)
@@ -66,14 +69,17 @@ pub async fn reset(connection: &mut ServerConnection) -> Result<(), SyncError> {
     Ok(())
 }
 
-async fn apply(connection: &mut ServerConnection, steps: &Steps) -> Result<(), SyncError> {
-    if let Some(schema) = &steps.init_db {
-        let mut payload = vec![COM_INIT_DB];
-        payload.extend_from_slice(schema);
-        expect_ok(inject::command(connection, &payload, Grammar::Ok, STEP_TIMEOUT).await?)?;
-    }
-    if !steps.set_sql.is_empty() {
-        expect_ok(inject::query(connection, &steps.set_sql, STEP_TIMEOUT).await?)?;
+async fn apply(connection: &mut ServerConnection, steps: &[Step]) -> Result<(), SyncError> {
+    for step in steps {
+        let answer = match step {
+            Step::InitDb(schema) => {
+                let mut payload = vec![COM_INIT_DB];
+                payload.extend_from_slice(schema);
+                inject::command(connection, &payload, Grammar::Ok, STEP_TIMEOUT).await?
+            }
+            Step::Query(sql) => inject::query(connection, sql, STEP_TIMEOUT).await?,
+        };
+        expect_ok(answer)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use pointsman_router::intent::Needs;
+use pointsman_router::intent::{Flavour, Needs};
 use pointsman_router::topology::{ServerId, Topology};
 
 use super::Session;
@@ -64,14 +64,18 @@ impl Session {
         topology: &Topology,
         needs: Needs,
     ) -> Result<Box<ServerConnection>, AcquireError> {
-        let mut connection = match self.take_held(server) {
-            Some(connection) => connection,
-            None => self.check_out(server, topology).await?,
-        };
-        match self.prepare_connection(&mut connection, needs).await {
-            Ok(()) => Ok(connection),
-            Err(SyncError::Io(error)) => Err(AcquireError::Unreachable(error)),
-            Err(SyncError::Refused(error)) => Err(AcquireError::Refused(error)),
+        loop {
+            let mut connection = match self.take_held(server) {
+                Some(connection) => connection,
+                None => self.check_out(server, topology).await?,
+            };
+            match self.prepare_connection(&mut connection, needs).await {
+                Ok(()) => return Ok(connection),
+                // Closed; the next one fits, at the latest a new one.
+                Err(SyncError::Unusable) => {}
+                Err(SyncError::Io(error)) => return Err(AcquireError::Unreachable(error)),
+                Err(SyncError::Refused(error)) => return Err(AcquireError::Refused(error)),
+            }
         }
     }
 
@@ -208,6 +212,7 @@ impl Session {
         let is_own = connection.owner == self.slot.id;
         if !is_own {
             save_insert_id(connection).await?;
+            forget_warnings(connection).await?;
         }
         if sync::bring_to(connection, &self.state).await? {
             self.worker.counters.state_applications.one();
@@ -263,6 +268,19 @@ async fn save_insert_id(connection: &mut ServerConnection) -> Result<(), SyncErr
         saved.set(id);
     }
     Ok(())
+}
+
+/// MariaDB keeps the warnings of a statement until the next one that uses a table, so a session that asks after
+/// `SELECT 1` would be told another's.
+async fn forget_warnings(connection: &mut ServerConnection) -> Result<(), SyncError> {
+    if !connection.has_warnings {
+        return Ok(());
+    }
+    connection.has_warnings = false;
+    match connection.flavour {
+        Flavour::Mariadb => sync::reset(connection).await,
+        Flavour::Mysql => Ok(()),
+    }
 }
 
 const INSERT_ID_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -8,7 +8,7 @@ use pointsman_protocol::response::Grammar;
 use pointsman_router::classify::{Classified, Digest};
 use pointsman_router::intent::{Action, Effects, Hint, Intent, Kind, Needs, Reason, Target};
 
-use super::{Flow, Session};
+use super::{Flow, Session, kill};
 use crate::error::{ClientError, SessionError};
 
 /// One statement to be run on a server.
@@ -24,6 +24,8 @@ pub(super) struct Job {
     /// More than 16 MiB: further packets follow on the wire.
     pub(super) continues: bool,
     pub(super) prepared: PreparedUse,
+    /// Leaves a cursor or long data on its connection.
+    pub(super) will_pin: bool,
 }
 
 /// What a job has to do with prepared statements.
@@ -46,7 +48,7 @@ enum Task {
     Run(Job),
     Query(Classified),
     Prepare(Classified),
-    Execute(u32),
+    Execute { id: u32, cursor: bool },
     LongData(u32),
     Close(u32),
     Continue { id: u32, grammar: Grammar },
@@ -75,14 +77,14 @@ impl Session {
                 let job = Job::new(classified, Grammar::Prepare, len, continues);
                 self.prepare(job).await?;
             }
-            Task::Execute(id) => self.execute_prepared(id, len, continues).await?,
+            Task::Execute { id, cursor } => self.execute_prepared(id, cursor, len, continues).await?,
             Task::LongData(id) => self.long_data(id, len, continues).await?,
             Task::Close(id) => self.close_prepared(id, len),
             Task::Continue { id, grammar } => self.continue_prepared(id, grammar, len).await?,
             Task::Ping => self.ping(len).await?,
             Task::Reset => self.reset_connection(len).await?,
             Task::ChangeUser => Box::pin(self.change_user(len)).await?,
-            Task::Kill(id) => self.kill(u64::from(id), false, len).await?,
+            Task::Kill(id) => self.kill(id, false, len).await?,
             Task::Tunnel => return Box::pin(self.tunnel(len)).await,
             Task::Refuse(error) => {
                 self.consume(len);
@@ -101,8 +103,10 @@ impl Session {
             Command::Quit => Task::Quit,
             Command::Query(Query { sql, .. }) => Task::Query(self.classify(sql)),
             Command::StmtPrepare(sql) => Task::Prepare(self.classify(sql)),
-            Command::StmtExecute(execute) => Task::Execute(execute.id),
-            Command::StmtBulkExecute { id, .. } => Task::Execute(id),
+            Command::StmtExecute(execute) => {
+                Task::Execute { id: execute.id, cursor: execute.wants_cursor() }
+            }
+            Command::StmtBulkExecute { id, .. } => Task::Execute { id, cursor: false },
             Command::StmtSendLongData { id, .. } => Task::LongData(id),
             Command::StmtClose(id) => Task::Close(id),
             Command::StmtReset(id) => Task::Continue { id, grammar: Grammar::Ok },
@@ -119,14 +123,15 @@ impl Session {
             Command::Refresh(_) => run(Kind::Administration, Target::Primary, Grammar::Ok),
             Command::Debug => run(Kind::Administration, Target::Primary, Grammar::SetOption),
             Command::SetOption(_) => {
-                let mut job = Job::plain(Kind::Set, Target::Session, Grammar::SetOption, len);
-                Arc::make_mut(&mut job.intent).effects = Effects::UNTRACKED_SET;
-                Task::Run(job)
+                run(Kind::Set, Target::Session, Grammar::SetOption)
             }
             Command::Ping => Task::Ping,
             Command::ResetConnection => Task::Reset,
             Command::ChangeUser(_) => Task::ChangeUser,
-            Command::ProcessKill(id) => Task::Kill(id),
+            Command::ProcessKill(id) => match kill::own_id(u64::from(id)) {
+                Some(own) => Task::Kill(own),
+                None => run(Kind::Kill, Target::Primary, Grammar::Ok),
+            },
             Command::BinlogDump(_) | Command::BinlogDumpGtid(_) | Command::RegisterSlave(_) => Task::Tunnel,
             Command::Shutdown => {
                 let text = "Access denied; SHUTDOWN is not passed on through the proxy";
@@ -147,7 +152,7 @@ impl Session {
 impl Job {
     pub(super) fn new(classified: Classified, grammar: Grammar, len: usize, continues: bool) -> Self {
         let Classified { intent, digest } = classified;
-        Self { intent, digest, grammar, len, replacement: None, continues, prepared: PreparedUse::None }
+        Self { intent, digest, grammar, len, replacement: None, continues, prepared: PreparedUse::None, will_pin: false }
     }
 
     /// A command without SQL text.

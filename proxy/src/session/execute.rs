@@ -4,17 +4,22 @@ use std::io;
 use std::time::Instant;
 
 use pointsman_protocol::capability::{Capabilities, Status};
+use pointsman_protocol::command::Command;
 use pointsman_protocol::packet::{HEADER_LEN, Header, MAX_PAYLOAD};
-use pointsman_router::intent::{Effects, Kind};
-use pointsman_router::session::Observed;
+use pointsman_protocol::response::Grammar;
+use pointsman_router::intent::{Consistency, Effects, Kind, Needs};
+use pointsman_router::session::{Observed, Pins};
 
 use super::Session;
 use super::command::{Job, PreparedUse};
-use super::relay::{HoldBack, Relay, RelayError, RelayOptions, Reply};
+use super::relay::{HoldBack, Relay, RelayError, RelayOptions, Reply, write_bounded};
+use super::translate;
 use crate::backend::connection::{InsertId, ServerConnection};
+use crate::backend::inject;
 use crate::backend::prepared::StatementKey;
 use crate::error::{ClientError, SessionError};
 use crate::shared::Refresh;
+use crate::worker::Message;
 
 /// Why an attempt did not answer the client.
 #[derive(Debug)]
@@ -34,10 +39,13 @@ impl Session {
         on_replica: bool,
     ) -> Result<(), Failure> {
         let started = Instant::now();
-        self.slot.running.set(Some((connection.server, connection.thread_id)));
+        let thread = (connection.server, connection.thread_id);
+        self.slot.running.set(Some(thread));
+        self.slot.holds.set(Some(thread));
         self.slot.server_down.set(false);
         self.worker.balancer.borrow_mut().started(connection.server);
         let outcome = match self.send_command(job, &mut connection).await {
+            Ok(()) if self.wants_translation(job) => self.relay_translated(&mut connection).await,
             Ok(()) => self.relay(job, &mut connection, on_replica).await,
             Err(error) => Err(error),
         };
@@ -142,6 +150,39 @@ impl Session {
         relay.run(connection).await
     }
 
+    fn wants_translation(&self, job: &Job) -> bool {
+        job.grammar == Grammar::Query
+            && job.prepared == PreparedUse::None
+            && job.intent.kind != Kind::Multi
+            && job.intent.needs.contains(Needs::PROCESS_IDS)
+    }
+
+    /// Reads a whole result that names connections, and passes it on with our ids in it.
+    async fn relay_translated(&mut self, connection: &mut ServerConnection) -> Result<Reply, RelayError> {
+        let server = connection.server;
+        let lost = |error| RelayError::Server { error, answered: false };
+        let result = inject::collect(connection).await.map_err(lost)?;
+        let sessions = self.session_ids().await;
+        let mut packets =
+            translate::rows(&result.packets, connection.capabilities, server, &sessions).map_err(lost)?;
+        packets.extend_from_slice(&result.last);
+        write_bounded(&mut self.client, &packets).await.map_err(RelayError::Client)?;
+        let status = connection.status;
+        Ok(Reply { error: result.error, status, has_status: true, row_count: -1, ..Reply::default() })
+    }
+
+    /// Which session holds which server connection now, over all workers.
+    async fn session_ids(&self) -> translate::SessionIds {
+        let (answer, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        self.worker.shared.broadcast(|| Message::Holders(answer.clone()));
+        drop(answer);
+        let mut ids = translate::SessionIds::new();
+        while let Some(holders) = answers.recv().await {
+            ids.extend(holders);
+        }
+        ids
+    }
+
     /// What a failed attempt means: run elsewhere, or the end of the session with what is known of the outcome.
     fn judge(&mut self, error: RelayError, job: &Job, connection: &ServerConnection) -> Failure {
         let server = connection.server;
@@ -203,34 +244,48 @@ impl Session {
 
     /// Takes note of what the answer says, then keeps or returns the connection.
     fn finish(&mut self, job: &Job, mut connection: Box<ServerConnection>, reply: &Reply) {
-        if !job.continues {
-            self.consume(job.len);
-        }
         let observed = Observed {
+            server: connection.server,
             error: reply.error,
+            has_status: reply.has_status,
             in_transaction: reply.status.contains(Status::IN_TRANS),
+            read_only_transaction: reply.status.contains(Status::IN_TRANS_READONLY),
             autocommit: reply.status.contains(Status::AUTOCOMMIT),
             no_backslash_escapes: reply.status.contains(Status::NO_BACKSLASH_ESCAPES),
             cursor_open: reply.status.contains(Status::CURSOR_EXISTS)
                 && !reply.status.contains(Status::LAST_ROW_SENT),
+            ansi_quotes: reply.status.bits() & MARIADB_ANSI_QUOTES != 0,
             warnings: reply.warnings,
+            insert_id: reply.insert_id,
             schema: reply.schema.as_deref(),
             variables: &reply.variables,
-            has_status: reply.has_status,
+            gtid: &reply.gtid,
+            eventual: self.consistency(job) == Consistency::Eventual,
         };
         self.state.observe(&job.intent, &observed, self.worker.now());
-        if !reply.gtid.is_empty() {
-            self.state.raise_floor(&reply.gtid);
+        if job.grammar == Grammar::SetOption && reply.error.is_none() {
+            self.note_set_option(job);
         }
-        self.state.served_by(connection.server);
         self.last_server = Some(connection.server);
         self.last.row_count = reply.row_count;
         self.last.found_rows = reply.rows;
+        connection.has_warnings |= reply.warnings > 0 || reply.error.is_some();
+        self.note_cursor(job, reply);
         self.note_prepared(job, &mut connection, reply);
         self.note_insert_id(job, &mut connection, reply);
         self.refresh_after(job, reply);
+        if !job.continues {
+            self.consume(job.len);
+        }
         connection.state.adopt(&self.state);
         self.settle(connection);
+    }
+
+    fn note_set_option(&mut self, job: &Job) {
+        let payload = &self.client.bytes()[HEADER_LEN..job.len];
+        if let Ok(Command::SetOption(option)) = Command::parse(payload, &self.login.capabilities) {
+            self.state.set_multi_statements(option == MULTI_STATEMENTS_ON, self.worker.now());
+        }
     }
 
     /// Keeps a pinned session's connection, gives any other back.
@@ -238,6 +293,7 @@ impl Session {
         let pins = self.state.pins();
         self.show_pins(pins);
         if pins.is_empty() {
+            self.slot.holds.set(None);
             self.release(connection);
         } else {
             if let Some(last) = self.last_used.get_mut(usize::from(connection.server.0)) {
@@ -247,7 +303,7 @@ impl Session {
         }
     }
 
-    fn show_pins(&self, pins: pointsman_router::session::Pins) {
+    fn show_pins(&self, pins: Pins) {
         match (pins.is_empty(), self.slot.pinned_since.get()) {
             (true, None) => return,
             (true, Some(_)) => self.slot.pinned_since.set(None),
@@ -257,6 +313,22 @@ impl Session {
         let mut view = self.slot.view.borrow_mut();
         view.pins = pins.names().collect();
         view.server = self.last_server.map(|server| server.0);
+    }
+
+    /// Keeps count of the cursors that are open on the connection.
+    fn note_cursor(&mut self, job: &Job, reply: &Reply) {
+        let id = match job.prepared {
+            PreparedUse::Execute(id) | PreparedUse::Continue(id) => id,
+            PreparedUse::None | PreparedUse::Prepare(_) => return,
+        };
+        let open = reply.status.contains(Status::CURSOR_EXISTS)
+            && !reply.status.contains(Status::LAST_ROW_SENT)
+            && reply.error.is_none();
+        if open {
+            self.statements.cursor_opened(id);
+        } else if self.statements.cursor_closed(id) {
+            self.state.unpin(Pins::CURSOR);
+        }
     }
 
     fn note_prepared(&mut self, job: &Job, connection: &mut ServerConnection, reply: &Reply) {
@@ -308,3 +380,8 @@ impl Session {
         }
     }
 }
+
+/// Bit 15 of the status flags, which only MariaDB sets.
+const MARIADB_ANSI_QUOTES: u16 = 1 << 15;
+/// MYSQL_OPTION_MULTI_STATEMENTS_ON in COM_SET_OPTION.
+const MULTI_STATEMENTS_ON: u16 = 0;

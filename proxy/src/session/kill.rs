@@ -8,13 +8,10 @@ use crate::shared::OWN_ID_BIT;
 use crate::worker::{KillAnswer, Killer, Message, Order};
 
 impl Session {
-    pub(super) async fn kill(&mut self, id: u64, query_only: bool, len: usize) -> Result<(), SessionError> {
+    /// Serves a KILL of one of our own ids; those of servers go to the primary like any statement.
+    pub(super) async fn kill(&mut self, id: u32, query_only: bool, len: usize) -> Result<(), SessionError> {
         self.consume(len);
-        let own = u32::try_from(id).ok().filter(|id| id & OWN_ID_BIT != 0);
-        let Some(own) = own else {
-            return self.answer_error(&unknown_thread(id)).await;
-        };
-        if own == self.slot.id {
+        if id == self.slot.id {
             if query_only {
                 // Servers interrupt the KILL statement itself.
                 let error = ClientError::new(1317, b"70100", "Query execution was interrupted");
@@ -22,7 +19,7 @@ impl Session {
             }
             return Err(SessionError::Ordered(Order::Kill));
         }
-        match self.ask_workers(own, query_only).await {
+        match self.ask_workers(id, query_only).await {
             KillAnswer::Done => self.answer_ok().await,
             KillAnswer::NotHere => self.answer_error(&unknown_thread(id)).await,
             KillAnswer::NotAllowed => {
@@ -51,6 +48,11 @@ impl Session {
     }
 }
 
-fn unknown_thread(id: u64) -> ClientError {
+/// Whether an id in a KILL is one that Pointsman has given out.
+pub(super) fn own_id(id: u64) -> Option<u32> {
+    u32::try_from(id).ok().filter(|id| id & OWN_ID_BIT != 0)
+}
+
+fn unknown_thread(id: u32) -> ClientError {
     ClientError::new(1094, b"HY000", format!("Unknown thread id: {id}"))
 }

@@ -13,6 +13,7 @@ mod prepared;
 pub mod relay;
 mod statement;
 mod substitute;
+mod translate;
 mod tunnel;
 
 use std::future::poll_fn;
@@ -136,7 +137,9 @@ impl Session {
             autocommit: defaults.autocommit,
             sql_mode: defaults.sql_mode.clone(),
             multi_statements: self.login.capabilities.contains(Capabilities::MULTI_STATEMENTS),
+            ignore_space: self.login.capabilities.contains(Capabilities::IGNORE_SPACE),
             collation: self.login.collation,
+            variables: defaults.variables.clone(),
         });
         self.state.raise_floor(&self.worker.shared.acknowledged.current());
         self.statements = Statements::default();

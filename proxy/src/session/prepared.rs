@@ -1,6 +1,6 @@
 //! A session's prepared statements: known to the client by our ids, prepared on each server when needed there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ use crate::error::{ClientError, SessionError};
 pub(super) struct Statements {
     by_id: BTreeMap<u32, Statement>,
     last_id: u32,
+    /// Statements whose rows are still to be fetched.
+    open_cursors: BTreeSet<u32>,
 }
 
 /// Whether a connection can run a job.
@@ -61,8 +63,13 @@ impl Statements {
         }
     }
 
-    pub(super) fn clear(&mut self) {
-        self.by_id.clear();
+    pub(super) fn cursor_opened(&mut self, id: u32) {
+        self.open_cursors.insert(id);
+    }
+
+    /// Whether this was the last one open.
+    pub(super) fn cursor_closed(&mut self, id: u32) -> bool {
+        self.open_cursors.remove(&id) && self.open_cursors.is_empty()
     }
 }
 
@@ -107,6 +114,7 @@ impl Session {
     pub(super) async fn execute_prepared(
         &mut self,
         id: u32,
+        cursor: bool,
         len: usize,
         continues: bool,
     ) -> Result<(), SessionError> {
@@ -115,6 +123,7 @@ impl Session {
                 let classified = Classified { intent: statement.intent.clone(), digest: statement.digest };
                 let mut job = Job::new(classified, Grammar::Query, len, continues);
                 job.prepared = PreparedUse::Execute(id);
+                job.will_pin = cursor;
                 if let Some(failed) = statement.failed.take() {
                     return self.finish_unsent(&failed, &job).await;
                 }
@@ -220,6 +229,7 @@ impl Session {
         let classified = Classified { intent: statement.intent.clone(), digest: statement.digest };
         let mut job = Job::new(classified, Grammar::None, len, continues);
         job.prepared = PreparedUse::Execute(id);
+        job.will_pin = true;
         match self.long_data_connection(&mut job).await {
             Ok(mut connection) => {
                 let sent = self.send_silently(&job, &mut connection).await;
@@ -252,7 +262,9 @@ impl Session {
             connection.prepared.close(key);
         }
         self.worker.pool.close_statement(key);
-        self.state.unpin(Pins::CURSOR);
+        if self.statements.cursor_closed(id) {
+            self.state.unpin(Pins::CURSOR);
+        }
         self.let_go_if_unpinned();
     }
 
@@ -280,7 +292,7 @@ impl Session {
         job.prepared = PreparedUse::Continue(id);
         let ended = self.run_pinned(&mut job).await;
         if is_reset {
-            self.state.unpin(Pins::CURSOR | Pins::LONG_DATA);
+            self.state.unpin(Pins::LONG_DATA);
             self.let_go_if_unpinned();
         }
         ended

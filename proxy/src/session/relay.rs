@@ -150,6 +150,10 @@ impl<'a> Relay<'a> {
                         return Ok(self.reply);
                     }
                 }
+                Stop::Done => {
+                    self.forward(&mut connection.lane, ahead).await?;
+                    return Ok(self.reply);
+                }
                 Stop::PrepareOk { len } => self.on_prepare_ok(connection, ahead, len).await?,
                 Stop::LocalInfile { len } => {
                     if !self.options.infile_allowed {
@@ -258,15 +262,16 @@ impl<'a> Relay<'a> {
                 | SessionChange::Unknown => {}
             }
         }
-        let readable = self.options.client.contains(Capabilities::SESSION_TRACK)
-            || (ok.info.is_empty() && ok.session_state.is_empty());
-        if readable {
+        if self.options.client.contains(Capabilities::SESSION_TRACK) {
             return Ok(None);
         }
         let mut plain = Vec::with_capacity(packet.len());
         let status = ok.status - Status::SESSION_STATE_CHANGED;
         let stripped = OkPacket { status, session_state: &[], ..ok };
         stripped.write(&mut plain, payload[0], self.options.client);
+        if plain == payload {
+            return Ok(None);
+        }
         let sequence = packet[HEADER_LEN - 1];
         let mut framed = Vec::with_capacity(plain.len() + HEADER_LEN);
         pointsman_protocol::packet::write_packet(&mut framed, sequence, &plain);

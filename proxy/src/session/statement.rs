@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use pointsman_router::intent::{Action, Consistency, Hint, Kind, Needs};
-use pointsman_router::route::{self, Decision, Refusal, Wait};
+use pointsman_router::route::{self, Asked, Decision, Refusal, Wait};
 use pointsman_router::topology::{ServerId, Topology};
 
-use super::Session;
+use super::{Session, kill};
 use super::checkout::AcquireError;
 use super::command::{Job, PreparedUse};
 use super::execute::Failure;
@@ -20,6 +20,8 @@ use crate::error::{ClientError, SessionError};
 struct Attempts {
     excluded: Vec<ServerId>,
     hold_until: Instant,
+    /// What came of asking the primary for its position.
+    asked: Asked,
     /// The last word of a server or of the pool, told when nothing better comes.
     last_error: Option<ClientError>,
 }
@@ -29,6 +31,7 @@ impl Attempts {
         Self {
             excluded: session.left_out.clone(),
             hold_until: Instant::now() + session.worker.shared.config.routing.hold_timeout,
+            asked: Asked::No,
             last_error: None,
         }
     }
@@ -49,7 +52,9 @@ impl Session {
         for action in job.intent.actions.iter().flat_map(|actions| actions.iter()) {
             match action {
                 Action::Kill { query_only, id } => {
-                    return self.kill(*id, *query_only, job.len).await.map(Some);
+                    if let Some(own) = kill::own_id(*id) {
+                        return self.kill(own, *query_only, job.len).await.map(Some);
+                    }
                 }
                 Action::SetConsistency(wanted) => {
                     self.state.set_consistency(*wanted);
@@ -60,6 +65,8 @@ impl Session {
                 | Action::SetNames { .. }
                 | Action::SetUserVariable { .. }
                 | Action::SetTransaction { .. }
+                | Action::SetFromExpression { .. }
+                | Action::SetRole { .. }
                 | Action::SetAutocommit(_)
                 | Action::Use(_) => {}
             }
@@ -70,16 +77,12 @@ impl Session {
     /// Runs a job on the server that it belongs on and relays the answer.
     pub(super) async fn run_job(&mut self, mut job: Job) -> Result<(), SessionError> {
         let mut attempts = Attempts::new(self);
-        self.state.statement_starts();
         loop {
             let topology = self.worker.topology();
             match self.decide(&job, &topology, &attempts) {
                 Decision::Pinned => return self.run_pinned(&mut job).await,
                 Decision::Primary { .. } => {
-                    let Some(primary) = topology.primary else {
-                        self.hold("no primary", &mut attempts, &job).await?;
-                        continue;
-                    };
+                    let primary = topology.primary.unwrap_or(ServerId(u16::MAX));
                     if self.try_on(primary, None, &topology, &mut job, &mut attempts).await? {
                         return Ok(());
                     }
@@ -94,6 +97,8 @@ impl Session {
                         return self.refuse_unheld(&reason, &attempts, &job).await;
                     }
                 }
+                Decision::LeaveReplica { .. } => self.leave_replica(),
+                Decision::AskPosition { .. } => attempts.asked = self.ask_position().await,
                 Decision::Refuse(refusal) => return self.refuse(&refusal, &attempts, &job).await,
             }
         }
@@ -108,17 +113,39 @@ impl Session {
             intent: &job.intent,
             session: &self.state,
             consistency: self.consistency(job),
-            pinned: self.held.as_ref().filter(|_| !self.state.pins().is_empty()).map(|held| held.server),
+            asked: attempts.asked,
+            pinned: self.held.as_ref().map(|held| held.server),
+            will_pin: job.will_pin,
             excluded: &attempts.excluded,
             listener_read_only: self.listener == crate::net::ListenerKind::ReadOnly,
             stopped_by_read_only: self.login.account.stopped_by_read_only,
             user: &self.login.user,
             digest: job.digest.0,
+            rules: &self.worker.rules,
             routing: &config.routing,
             lag: &config.lag,
         };
         let mut balancer = self.worker.balancer.borrow_mut();
         route::route(&request, topology, &mut balancer, self.worker.now(), self.worker.random())
+    }
+
+    /// Gives up a READ ONLY transaction, or whatever else lies on a connection to a replica.
+    fn leave_replica(&mut self) {
+        // Closing rolls back, and takes everything else along.
+        self.held = None;
+        self.slot.holds.set(None);
+        self.state.connection_is_gone();
+    }
+
+    /// Asks what the primary has committed by now.
+    async fn ask_position(&mut self) -> Asked {
+        match self.worker.shared.ask_position().await {
+            Some(position) => {
+                self.state.floor_is_asked(&position);
+                Asked::Answered
+            }
+            None => Asked::Failed,
+        }
     }
 
     /// The server whose idle connection still holds what the job asks about.
@@ -128,7 +155,7 @@ impl Session {
         (asks && self.diagnostics_are_at_hand()).then_some(server)
     }
 
-    fn consistency(&self, job: &Job) -> Consistency {
+    pub(super) fn consistency(&self, job: &Job) -> Consistency {
         let hinted = match job.intent.hint {
             Some(Hint::Consistency(wanted)) => Some(wanted),
             Some(Hint::Primary | Hint::Replica) | None => None,
@@ -174,7 +201,10 @@ impl Session {
         let lost = || ClientError::new(ER_NET_READ_ERROR, b"08S01", "Server connection lost");
         let mut connection = match self.decide(job, &topology, &attempts) {
             Decision::Pinned => self.held.take().ok_or_else(lost)?,
-            Decision::Primary { .. } | Decision::Hold { .. } => {
+            Decision::Primary { .. }
+            | Decision::Hold { .. }
+            | Decision::LeaveReplica { .. }
+            | Decision::AskPosition { .. } => {
                 let primary = topology.primary.ok_or_else(|| no_primary(&topology, "no primary"))?;
                 self.acquire(primary, &topology, job.intent.needs).await.map_err(|error| error.told())?
             }

@@ -28,7 +28,8 @@ impl Session {
         let Ok(Command::Query(query)) = Command::parse(payload, &self.login.capabilities) else { return };
         let sql = query.sql;
         let mut edits = Vec::new();
-        if job.intent.needs.contains(Needs::CONNECTION_ID) {
+        // An answer that names connections is translated as a whole: there the server's own id is right.
+        if job.intent.needs.contains(Needs::CONNECTION_ID) && !job.intent.needs.contains(Needs::PROCESS_IDS) {
             self.edit_calls(sql, "connection_id", &self.slot.id.to_string(), &mut edits);
         }
         if job.intent.needs.contains(Needs::SOCKET) {

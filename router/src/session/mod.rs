@@ -199,6 +199,15 @@ impl SessionState {
         self.mode.temporary_tables = pins.intersects(Pins::TEMPORARY_TABLE | Pins::UNKNOWN_STATE);
     }
 
+    /// The held connection was closed: what pinned the session has ended with it.
+    pub fn connection_is_gone(&mut self) {
+        self.transaction = Transaction::None;
+        self.text_prepared = 0;
+        self.handlers = 0;
+        self.one_shot_transaction = false;
+        self.set_pins(Pins::empty(), Duration::ZERO);
+    }
+
     /// COM_SET_OPTION has succeeded.
     pub fn set_multi_statements(&mut self, on: bool, now: Duration) {
         self.mode.multi_statements = on;
