@@ -44,6 +44,7 @@ pub struct Options {
 /// A primary (the first server) and its replicas.
 #[derive(Debug)]
 pub struct Sandbox {
+    options: Options,
     servers: Vec<Arc<Server>>,
     /// After the servers, so that they are dropped first.
     janitor: Janitor,
@@ -69,7 +70,7 @@ impl Sandbox {
             servers.push(Arc::new(started.map_err(|_| Error::NotRunning { name: "sandbox".to_owned() })??));
         }
         servers.sort_by_key(|server| server.id());
-        let sandbox = Self { servers, janitor };
+        let sandbox = Self { options: options.clone(), servers, janitor };
         for replica in sandbox.replicas() {
             replica.replicate_from(sandbox.primary(), options.linked).await?;
         }
@@ -77,6 +78,11 @@ impl Sandbox {
         sandbox.primary().run(&[FIRST_TABLE]).await?;
         sandbox.caught_up(START_LIMIT).await?;
         Ok(sandbox)
+    }
+
+    /// What it was started with.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     pub fn primary(&self) -> &Arc<Server> {

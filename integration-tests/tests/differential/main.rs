@@ -1,0 +1,138 @@
+//! Many sessions that share few server connections are answered as one plain server would answer.
+//!
+//! Seeded random sessions run statement by statement through the proxy and on a single server, and every answer is
+//! compared: rows, column names and types, affected rows, insert ids, warnings, messages. `POINTSMAN_SEED` repeats a run.
+
+mod answer;
+mod script;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::Conn;
+use pointsman_integration_tests::sandbox::{APP, Sandbox};
+use pointsman_integration_tests::{FLAVOURS, Failure, Outcome, Plan, Stage, Suite};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::answer::Answer;
+use self::script::{Block, Script, Step};
+
+fn main() {
+    let mut suite = Suite::new();
+    for flavour in FLAVOURS {
+        let mut plan = Plan::new(flavour);
+        plan.configuration = "[pool]\nmax_connections = 2\nacquire_timeout = \"60s\"\n".to_owned();
+        let stage = suite.stage(plan);
+        suite.test(&stage, "20,000 statements of 8 clients on 2 connections per server", same_answers);
+    }
+    suite.run()
+}
+
+async fn same_answers(stage: Arc<Stage>) -> Outcome {
+    let seed: u64 = match std::env::var("POINTSMAN_SEED") {
+        Ok(seed) => seed.parse()?,
+        Err(_) => rand::random(),
+    };
+    let mut options = stage.sandbox().await?.options().clone();
+    options.replicas = 0;
+    let plain = Arc::new(Sandbox::start(&options).await?);
+    // A block that keeps its server connection leaves the other one for everybody else.
+    let pins = Arc::new(Semaphore::new(1));
+    let mut sessions = JoinSet::new();
+    for number in 0..SESSIONS {
+        let pair = Pair { stage: stage.clone(), plain: plain.clone(), number };
+        sessions.spawn(session(pair, StdRng::seed_from_u64(seed ^ number), pins.clone()));
+    }
+    while let Some(session) = sessions.join_next().await {
+        session?.map_err(|failure| format!("POINTSMAN_SEED={seed}: {failure}"))?;
+    }
+    Ok(())
+}
+
+/// The two places where a session runs.
+struct Pair {
+    stage: Arc<Stage>,
+    plain: Arc<Sandbox>,
+    number: u64,
+}
+
+/// The same session in both places.
+struct Both {
+    proxied: Conn,
+    plain: Conn,
+}
+
+impl Pair {
+    async fn open(&self) -> Result<Both, Failure> {
+        let proxied = self.stage.client().await?;
+        let plain = self.plain.primary().connect_as(APP, "app").await?;
+        Ok(Both { proxied, plain })
+    }
+}
+
+async fn session(pair: Pair, mut random: StdRng, pins: Arc<Semaphore>) -> Outcome {
+    let mut both = pair.open().await?;
+    let script = Script::new(pair.number, pair.stage.flavour());
+    let mut history = Vec::new();
+    for sql in script.setup() {
+        compare(&mut both, &Step::Text(sql), &mut history).await?;
+    }
+    while history.len() < STATEMENTS_OF_EACH {
+        let block = script.block(&mut random);
+        let permit = match &block {
+            Block::Free(_) => None,
+            Block::Pinned(_) => {
+                // Ends a pin that lasts until the next statement, lest its owner waits here with the connection.
+                compare(&mut both, &Step::Text("DO 0".to_owned()), &mut history).await?;
+                Some(pins.acquire().await?)
+            }
+        };
+        let (Block::Free(steps) | Block::Pinned(steps)) = block;
+        for step in steps {
+            if matches!(step, Step::Reconnect) {
+                both = reconnect(&pair, both).await?;
+            } else {
+                compare(&mut both, &step, &mut history)
+                    .await
+                    .map_err(|failure| told(&pair, &history, failure))?;
+            }
+        }
+        drop(permit);
+        if random.random_ratio(1, 40) {
+            both = reconnect(&pair, both).await?;
+        }
+    }
+    both.proxied.disconnect().await?;
+    Ok(both.plain.disconnect().await?)
+}
+
+async fn reconnect(pair: &Pair, both: Both) -> Result<Both, Failure> {
+    both.proxied.disconnect().await?;
+    both.plain.disconnect().await?;
+    pair.open().await
+}
+
+async fn compare(both: &mut Both, step: &Step, history: &mut Vec<String>) -> Outcome {
+    history.push(step.to_string());
+    let limited = timeout(STATEMENT_LIMIT, Answer::of(&mut both.proxied, step));
+    let proxied = limited.await.map_err(|_| format!("no answer within {STATEMENT_LIMIT:?}"))??;
+    let plain = Answer::of(&mut both.plain, step).await?;
+    if proxied == plain {
+        return Ok(());
+    }
+    Err(format!("through the proxy {proxied:#?}\non a plain server {plain:#?}").into())
+}
+
+fn told(pair: &Pair, history: &[String], failure: Failure) -> Failure {
+    let last = &history[history.len().saturating_sub(HISTORY_LINES)..];
+    format!("session {} after\n  {}\n{failure}", pair.number, last.join("\n  ")).into()
+}
+
+const SESSIONS: u64 = 8;
+const STATEMENTS_OF_EACH: usize = 2500;
+const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
+const HISTORY_LINES: usize = 25;

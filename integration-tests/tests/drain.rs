@@ -1,0 +1,75 @@
+//! SIGTERM ends the program without an error for anybody who works in transactions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use nix::sys::signal::Signal;
+use pointsman_integration_tests::sandbox::APP;
+use pointsman_integration_tests::{Flavour, Outcome, Plan, Proxy, Stage, Suite, eventually};
+use tokio::time::Instant;
+
+fn main() {
+    let mut suite = Suite::new();
+    let stage = suite.stage(Plan::new(Flavour::Mariadb));
+    suite.test(&stage, "a transaction ends before its session does", transactions_end);
+    suite.test(&stage, "not ready at once, and clients are accepted for a while", not_ready_first);
+    suite.test(&stage, "a session that never ends is cut at the time limit", hard_stop);
+    suite.run()
+}
+
+async fn transactions_end(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let proxy = Proxy::start(&sandbox, "[drain]\ndelay = \"100ms\"\ntimeout = \"30s\"\n").await?;
+    let mut idle = proxy.connect(APP, "app").await?;
+    let mut busy = proxy.connect(APP, "app").await?;
+    busy.query_drop("CREATE TABLE drained (id INT PRIMARY KEY)").await?;
+    busy.query_drop("BEGIN").await?;
+    busy.query_drop("INSERT INTO drained VALUES (1)").await?;
+    proxy.signal(Signal::SIGTERM).await?;
+    ends(&mut idle).await;
+    busy.query_drop("INSERT INTO drained VALUES (2)").await?;
+    busy.query_drop("COMMIT").await?;
+    ends(&mut busy).await;
+    assert!(proxy.ended(LIMIT).await?.success());
+    assert_eq!(sandbox.primary().rows::<u32>("SELECT COUNT(*) FROM app.drained").await?, [2]);
+    Ok(())
+}
+
+async fn not_ready_first(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let proxy = Proxy::start(&sandbox, "[drain]\ndelay = \"3s\"\ntimeout = \"10s\"\n").await?;
+    proxy.signal(Signal::SIGTERM).await?;
+    eventually("not ready", LIMIT, async || {
+        proxy.get("/readyz").await.is_ok_and(|(status, _)| status == 503)
+    })
+    .await;
+    // Load balancers take a while to notice.
+    let mut late = proxy.connect(APP, "app").await?;
+    let answer: Option<u32> = late.query_first("SELECT 1").await?;
+    assert_eq!(answer, Some(1));
+    assert!(proxy.ended(LIMIT).await?.success());
+    Ok(())
+}
+
+async fn hard_stop(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let proxy = Proxy::start(&sandbox, "[drain]\ndelay = \"0s\"\ntimeout = \"1s\"\n").await?;
+    let mut busy = proxy.connect(APP, "app").await?;
+    busy.query_drop("BEGIN").await?;
+    proxy.signal(Signal::SIGTERM).await?;
+    proxy.ended(Duration::from_secs(5)).await?;
+    assert!(busy.query_drop("SELECT 1").await.is_err());
+    Ok(())
+}
+
+/// Waits until the session is closed.
+async fn ends(conn: &mut Conn) {
+    let deadline = Instant::now() + LIMIT;
+    while conn.ping().await.is_ok() {
+        assert!(Instant::now() < deadline, "the session goes on");
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(20);

@@ -1,0 +1,200 @@
+//! Servers die and clients go on: reads without an error, writes held while there is no primary.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use pointsman_integration_tests::sandbox::{APP, Server};
+use pointsman_integration_tests::{
+    FLAVOURS, Failure, Load, Outcome, Plan, Stage, Suite, Traffic, eventually,
+};
+use tokio::time::{Instant, timeout};
+
+fn main() {
+    let mut suite = Suite::new();
+    for flavour in FLAVOURS {
+        let mut plan = Plan::new(flavour);
+        plan.configuration = "[routing]\nhold_timeout = \"2s\"\n[failover]\nmode = \"off\"\n".to_owned();
+        let stage = suite.stage(plan);
+        suite.test(&stage, "a killed replica leaves within half a second, no read fails", killed_replica);
+        suite.test(&stage, "a frozen replica leaves within a second, no read fails", frozen_replica);
+        suite.test(&stage, "a replica whose applier stopped leaves within half a second", stopped_applier);
+        suite.test(&stage, "without a primary reads go on and writes get 1290", no_primary);
+        suite.test(&stage, "a write is held until the primary is back", held_write);
+        suite.test(&stage, "with two writable servers nothing is written", two_writable);
+    }
+    suite.run()
+}
+
+async fn killed_replica(stage: Arc<Stage>) -> Outcome {
+    let replica = stage.sandbox().await?.replicas()[0].clone();
+    let traffic = reads(&stage).await?;
+    let killed = Instant::now();
+    replica.kill().await?;
+    leaves(&stage, &replica, killed, Duration::from_millis(500)).await?;
+    goes_on(&traffic).await;
+    replica.start().await?;
+    replica.run(&["START REPLICA"]).await?;
+    comes_back(&stage, &replica).await;
+    no_read_failed(&traffic);
+    Ok(())
+}
+
+async fn frozen_replica(stage: Arc<Stage>) -> Outcome {
+    let replica = stage.sandbox().await?.replicas()[1].clone();
+    let traffic = reads(&stage).await?;
+    let frozen = Instant::now();
+    replica.freeze().await?;
+    leaves(&stage, &replica, frozen, Duration::from_millis(1500)).await?;
+    goes_on(&traffic).await;
+    replica.thaw().await?;
+    comes_back(&stage, &replica).await;
+    no_read_failed(&traffic);
+    Ok(())
+}
+
+async fn stopped_applier(stage: Arc<Stage>) -> Outcome {
+    let replica = stage.sandbox().await?.replicas()[0].clone();
+    let traffic = reads(&stage).await?;
+    replica.stop_applier().await?;
+    leaves(&stage, &replica, Instant::now(), Duration::from_millis(500)).await?;
+    goes_on(&traffic).await;
+    replica.start_applier().await?;
+    comes_back(&stage, &replica).await;
+    no_read_failed(&traffic);
+    Ok(())
+}
+
+async fn no_primary(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let traffic = reads(&stage).await?;
+    let mut client = stage.client().await?;
+    client.query_drop("CREATE TABLE IF NOT EXISTS held (id INT PRIMARY KEY)").await?;
+    client.query_drop("REPLACE INTO held VALUES (1)").await?;
+    sandbox.primary().kill().await?;
+    let asked = Instant::now();
+    while !is_refused(client.query_drop("REPLACE INTO held VALUES (2)").await)? {
+        assert!(asked.elapsed() < LIMIT, "the write is not refused");
+        // The outcome of what was in flight is not known, and the connection ends.
+        client = stage.client().await?;
+    }
+    assert!(asked.elapsed() >= Duration::from_secs(2), "refused after {:?}", asked.elapsed());
+    let answer: Option<u32> = client.query_first("SELECT COUNT(*) FROM held").await?;
+    assert_eq!(answer, Some(1), "the session that was refused a write goes on reading");
+    assert!(stage.proxy().await?.status().await?["primary"].is_null());
+    goes_on(&traffic).await;
+    sandbox.primary().start().await?;
+    writable(&stage).await;
+    no_read_failed(&traffic);
+    Ok(())
+}
+
+/// Whether a write got the answer for "no primary"; a broken connection is none.
+fn is_refused(answer: mysql_async::Result<()>) -> Result<bool, Failure> {
+    match answer {
+        Ok(()) => Err("a write without a primary".into()),
+        Err(mysql_async::Error::Server(error)) if error.code == 1290 => Ok(true),
+        Err(_) => Ok(false),
+    }
+}
+
+async fn held_write(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let primary = sandbox.primary();
+    let mut client = stage.client().await?;
+    client.query_drop("CREATE TABLE IF NOT EXISTS held (id INT PRIMARY KEY)").await?;
+    primary.set_read_only(true).await?;
+    primary.set_read_only(false).await?;
+    writable(&stage).await;
+    primary.kill().await?;
+    eventually("the proxy knows", LIMIT, async || {
+        let status = match stage.proxy().await {
+            Ok(proxy) => proxy.status().await,
+            Err(error) => Err(error),
+        };
+        status.is_ok_and(|status| status["primary"].is_null())
+    })
+    .await;
+    // A new session: the old one may have ended with its server connection.
+    let mut client = stage.client().await?;
+    let write = tokio::spawn(async move { client.query_drop("REPLACE INTO held VALUES (3)").await });
+    // Takes less than the hold time.
+    primary.start().await?;
+    timeout(LIMIT, write).await???;
+    Ok(())
+}
+
+async fn two_writable(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let second = sandbox.replicas()[1].clone();
+    let traffic = reads(&stage).await?;
+    second.run(&["STOP REPLICA", "RESET REPLICA ALL"]).await?;
+    second.set_read_only(false).await?;
+    let proxy = stage.proxy().await?;
+    eventually("no primary in the status", LIMIT, async || {
+        proxy.status().await.is_ok_and(|status| status["primary"].is_null())
+    })
+    .await;
+    let mut client = stage.client().await?;
+    assert!(is_refused(client.query_drop("REPLACE INTO held VALUES (4)").await)?);
+    let status = proxy.status().await?.to_string();
+    assert!(status.contains("writable"), "the status does not say why: {status}");
+    goes_on(&traffic).await;
+    second.set_read_only(true).await?;
+    second.replicate_from(sandbox.primary(), false).await?;
+    writable(&stage).await;
+    comes_back(&stage, &second).await;
+    no_read_failed(&traffic);
+    Ok(())
+}
+
+async fn reads(stage: &Stage) -> Result<Traffic, Failure> {
+    let load = Load { readers: 16, writers: 0, pace: Duration::from_millis(1) };
+    let traffic = Traffic::start(stage.proxy().await?.options(APP, "app"), load).await?;
+    stage.sandbox().await?.caught_up(LIMIT).await?;
+    goes_on(&traffic).await;
+    Ok(traffic)
+}
+
+/// Waits for a good many more reads.
+async fn goes_on(traffic: &Traffic) {
+    let enough = traffic.tally().reads + 1000;
+    eventually("reads go on", LIMIT, async || traffic.tally().reads >= enough).await;
+}
+
+fn no_read_failed(traffic: &Traffic) {
+    assert_eq!(traffic.tally().failed_reads, 0, "{:?}", traffic.read_errors());
+}
+
+async fn state(stage: &Stage, server: &Server) -> Result<String, Failure> {
+    let status = stage.proxy().await?.status().await?;
+    let servers = status["servers"].as_array().ok_or("no servers in the status")?;
+    let entry = servers.iter().find(|entry| entry["address"] == server.address()).ok_or("no such server")?;
+    Ok(entry["state"].as_str().ok_or("no state")?.to_owned())
+}
+
+async fn leaves(stage: &Stage, server: &Server, since: Instant, limit: Duration) -> Outcome {
+    while state(stage, server).await? == "online" {
+        assert!(since.elapsed() < LIMIT, "the server stays in the pool");
+    }
+    assert!(since.elapsed() < limit, "left after {:?}", since.elapsed());
+    Ok(())
+}
+
+async fn comes_back(stage: &Stage, server: &Server) {
+    eventually("the server is back in the pool", LIMIT, async || {
+        state(stage, server).await.is_ok_and(|state| state == "online")
+    })
+    .await;
+}
+
+async fn writable(stage: &Stage) {
+    eventually("writes go on", LIMIT, async || {
+        let Ok(mut client) = stage.client().await else { return false };
+        client.query_drop("CREATE TABLE IF NOT EXISTS held (id INT PRIMARY KEY)").await.is_ok()
+            && client.query_drop("REPLACE INTO held VALUES (1)").await.is_ok()
+    })
+    .await;
+}
+
+const LIMIT: Duration = Duration::from_secs(20);

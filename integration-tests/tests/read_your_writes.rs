@@ -1,0 +1,175 @@
+//! A session reads what it wrote, however far the replicas are behind, and never goes back in time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use pointsman_integration_tests::sandbox::APP;
+use pointsman_integration_tests::{FLAVOURS, Outcome, Plan, Stage, Suite};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use tokio::task::JoinSet;
+
+fn main() {
+    let mut suite = Suite::new();
+    for flavour in FLAVOURS {
+        let mut plan = Plan::new(flavour);
+        plan.sandbox.linked = true;
+        let stage = suite.stage(plan);
+        suite.test(&stage, "10,000 pairs with replicas 200 ms behind", pairs_far_behind);
+        suite.test(&stage, "10,000 pairs at a lag of 20 ms, 90 % read on replicas", pairs_close_behind);
+        suite.test(&stage, "10,000 pairs through a driver's pool", pairs_through_a_pool);
+        suite.test(&stage, "reads of one session never go backwards", monotonic_reads);
+    }
+    suite.run()
+}
+
+async fn pairs_far_behind(stage: Arc<Stage>) -> Outcome {
+    let outcome = delayed_pairs(&stage, Duration::from_millis(200)).await;
+    delay(&stage, Duration::ZERO).await?;
+    outcome
+}
+
+async fn pairs_close_behind(stage: Arc<Stage>) -> Outcome {
+    let primary = stage.sandbox().await?.primary().clone();
+    let before = primary.counter("Com_select").await?;
+    let outcome = delayed_pairs(&stage, Duration::from_millis(20)).await;
+    delay(&stage, Duration::ZERO).await?;
+    let on_primary = primary.counter("Com_select").await? - before;
+    assert!(on_primary <= PAIRS / 10, "the primary answered {on_primary} SELECTs, the monitor's included");
+    outcome
+}
+
+async fn delayed_pairs(stage: &Arc<Stage>, by: Duration) -> Outcome {
+    rows(stage).await?;
+    delay(stage, by).await?;
+    let mut clients = JoinSet::new();
+    for id in 0..CLIENTS {
+        let client = stage.client().await?;
+        clients.spawn(pairs(client, id));
+    }
+    while let Some(client) = clients.join_next().await {
+        client??;
+    }
+    Ok(())
+}
+
+/// Writes in all the ways there are, and reads each time.
+async fn pairs(mut client: Conn, id: u64) -> Outcome {
+    for value in 1..=PAIRS / CLIENTS {
+        match value % 3 {
+            0 => client.query_drop(format!("UPDATE pairs SET value = {value} WHERE id = {id}")).await?,
+            1 => client.exec_drop("UPDATE pairs SET value = ? WHERE id = ?", (value, id)).await?,
+            _ => {
+                client.query_drop("BEGIN").await?;
+                client.query_drop(format!("UPDATE pairs SET value = {value} WHERE id = {id}")).await?;
+                client.query_drop("COMMIT").await?;
+            }
+        }
+        let read: Option<u64> = if value % 2 == 0 {
+            client.query_first(format!("SELECT value FROM pairs WHERE id = {id}")).await?
+        } else {
+            client.exec_first("SELECT value FROM pairs WHERE id = ?", (id,)).await?
+        };
+        assert_eq!(read, Some(value), "client {id} read something else than it wrote");
+    }
+    Ok(client.disconnect().await?)
+}
+
+async fn pairs_through_a_pool(stage: Arc<Stage>) -> Outcome {
+    rows(&stage).await?;
+    let port = stage.proxy().await?.port();
+    delay(&stage, Duration::from_millis(100)).await?;
+    let options = MySqlConnectOptions::new()
+        .host("127.0.0.1")
+        .port(port)
+        .username(APP.0)
+        .password(APP.1)
+        .database("app");
+    let pool = MySqlPoolOptions::new().max_connections(40).min_connections(40).connect_with(options).await?;
+    let mut clients = JoinSet::<sqlx::Result<()>>::new();
+    for id in 0..POOL_CLIENTS {
+        let pool = pool.clone();
+        clients.spawn(async move {
+            for value in 1..=PAIRS / POOL_CLIENTS {
+                let mut writes = pool.acquire().await?;
+                sqlx::query("UPDATE pairs SET value = ? WHERE id = ?")
+                    .bind(value)
+                    .bind(id)
+                    .execute(&mut *writes)
+                    .await?;
+                // While the one that wrote is taken, the pool hands out another connection.
+                let mut reads = pool.acquire().await?;
+                let read: u64 = sqlx::query_scalar("SELECT value FROM pairs WHERE id = ?")
+                    .bind(id)
+                    .fetch_one(&mut *reads)
+                    .await?;
+                assert_eq!(read, value, "client {id} read something else than it wrote");
+            }
+            Ok(())
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client??;
+    }
+    pool.close().await;
+    delay(&stage, Duration::ZERO).await
+}
+
+async fn monotonic_reads(stage: Arc<Stage>) -> Outcome {
+    rows(&stage).await?;
+    // One replica is behind the other, so a reader that changes would go back.
+    stage.sandbox().await?.replicas()[0].delay_replication(Duration::from_millis(60)).await?;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut readers = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (mut client, done) = (stage.client().await?, done.clone());
+        readers.spawn(async move {
+            let mut newest = 0;
+            while !done.load(Ordering::Relaxed) {
+                let read: Option<u64> = client.query_first("SELECT value FROM pairs WHERE id = 0").await?;
+                let read = read.unwrap_or(0);
+                assert!(read >= newest, "read {read} after {newest}");
+                newest = read;
+            }
+            client.disconnect().await.map(|()| newest)
+        });
+    }
+    let mut writer = stage.client().await?;
+    for value in 1..=MONOTONIC_WRITES {
+        writer.query_drop(format!("UPDATE pairs SET value = {value} WHERE id = 0")).await?;
+    }
+    done.store(true, Ordering::Relaxed);
+    while let Some(reader) = readers.join_next().await {
+        reader??;
+    }
+    delay(&stage, Duration::ZERO).await
+}
+
+async fn rows(stage: &Stage) -> Outcome {
+    let mut client = stage.client().await?;
+    client.query_drop("DROP TABLE IF EXISTS pairs").await?;
+    client.query_drop("CREATE TABLE pairs (id BIGINT PRIMARY KEY, value BIGINT UNSIGNED NOT NULL)").await?;
+    let rows: Vec<String> = (0..CLIENTS).map(|id| format!("({id}, 0)")).collect();
+    client.query_drop(format!("INSERT INTO pairs VALUES {}", rows.join(", "))).await?;
+    client.disconnect().await?;
+    Ok(stage.sandbox().await?.caught_up(LIMIT).await?)
+}
+
+async fn delay(stage: &Stage, by: Duration) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    for replica in sandbox.replicas() {
+        replica.delay_replication(by).await?;
+    }
+    if by.is_zero() {
+        sandbox.caught_up(LIMIT).await?;
+    }
+    Ok(())
+}
+
+const PAIRS: u64 = 10_000;
+const CLIENTS: u64 = 50;
+const POOL_CLIENTS: u64 = 20;
+const MONOTONIC_WRITES: u64 = 1000;
+const LIMIT: Duration = Duration::from_secs(20);
