@@ -24,6 +24,9 @@ const (
 	large   = 17 << 20
 )
 
+// version is set when the programme is linked.
+var version string
+
 var (
 	schema          = os.Getenv("CLIENT_SCHEMA")
 	ctx             = context.Background()
@@ -420,7 +423,7 @@ func keep(promise promise, textual, prepared *sql.DB) {
 }
 
 func main() {
-	fmt.Printf("# go-sql-driver %s\n", os.Getenv("CLIENT_VERSION"))
+	fmt.Printf("# go-sql-driver %s\n", version)
 	textual, prepared := open(true, nil), open(false, nil)
 	exec(textual, "CREATE TABLE journeys (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,"+
 		" name VARCHAR(100) CHARACTER SET utf8mb4 UNIQUE, amount BIGINT, payload LONGBLOB) ENGINE=InnoDB")
