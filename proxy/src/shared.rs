@@ -15,6 +15,7 @@ use crate::backend::budget::Budget;
 use crate::backend::pool::KeyId;
 use crate::counters::Counters;
 use crate::tls::{ClientTls, ServerTls};
+use crate::session::login::LoginMemory;
 use crate::users::Users;
 use crate::worker::Message;
 
@@ -32,6 +33,7 @@ pub struct Shared {
     /// One per server, in the order of the configuration.
     pub budgets: Vec<Arc<Budget>>,
     pub keys: KeyTable,
+    pub logins: LoginMemory,
     pub acknowledged: Acknowledged,
     /// One set per worker.
     pub counters: Vec<Arc<Counters>>,
@@ -172,6 +174,7 @@ impl Shared {
             users,
             server_tls,
             client_tls,
+            logins: LoginMemory::new(budgets.len()),
             budgets,
             keys: KeyTable::default(),
             acknowledged: Acknowledged::default(),

@@ -101,13 +101,39 @@ pub async fn authenticate(
     host: &str,
 ) -> Result<Admitted, AuthenticateError> {
     let greeting = read_greeting(&mut lane).await?;
-    let capabilities = agree(applicant, &greeting)?;
-    let sequence = 1;
-    let _ = (tls, host);
+    let mut capabilities = agree(applicant, &greeting)?;
+    let mut sequence = 1;
+    if let Some(tls) = tls {
+        if greeting.capabilities.contains(Capabilities::SSL) {
+            capabilities |= Capabilities::SSL;
+            let head = applicant.response_head(capabilities);
+            (lane, sequence) = encrypt(lane, &head, tls, host).await?;
+        } else if tls.is_required() {
+            return Err(AuthenticateError::NoTls);
+        }
+    }
     let mut exchange = Exchange { lane: &mut lane, sequence, limit: MAX_PAYLOAD_BYTES };
     let ok = log_in(&mut exchange, applicant, &greeting, capabilities).await?;
     let status = OkPacket::parse(&ok, capabilities)?.status;
     Ok(Admitted { lane, greeting, capabilities, status })
+}
+
+/// Asks for TLS and goes on through it; gives the number of the next packet, too.
+async fn encrypt(
+    mut lane: Lane,
+    head: &HandshakeResponse<'_>,
+    tls: &ClientTls,
+    host: &str,
+) -> Result<(Lane, u8), AuthenticateError> {
+    let mut payload = Vec::new();
+    head.ssl_request().write(&mut payload);
+    let mut exchange = Exchange { lane: &mut lane, sequence: 1, limit: MAX_PAYLOAD_BYTES };
+    exchange.write(&payload).await?;
+    let sequence = exchange.sequence;
+    // What a server sends in clear before TLS has begun is nobody's word.
+    let (stream, _unread) = lane.into_parts();
+    let stream = tls.connect(stream, host).await.map_err(AuthenticateError::Tls)?;
+    Ok((Lane::new(stream), sequence))
 }
 
 /// Reads the server's first packet: its greeting, or why it does not want to be talked to.
@@ -183,9 +209,14 @@ impl Applicant<'_> {
     }
 }
 
+/// What a client's flags come to on a connection to a server: part of what makes connections interchangeable.
+pub fn towards_server(client: Capabilities) -> Capabilities {
+    client & RELAYED
+}
+
 /// The flags for the server: the client's where they change what the server does, ours otherwise.
 fn agree(applicant: &Applicant<'_>, greeting: &Greeting) -> Result<Capabilities, AuthenticateError> {
-    let relayed = applicant.client & RELAYED;
+    let relayed = towards_server(applicant.client);
     let missing = relayed - greeting.capabilities;
     let missing_mariadb = applicant.mariadb - greeting.mariadb;
     if !missing.is_empty() || !missing_mariadb.is_empty() {

@@ -51,16 +51,13 @@ impl Session {
     pub(super) async fn change_user(&mut self, len: usize) -> Result<(), SessionError> {
         self.drop_server_state().await;
         self.kept.iter_mut().for_each(|kept| *kept = None);
-        let changed = login::change_user(
-            &self.worker,
-            &self.slot,
-            &mut self.client,
-            len,
-            &self.login,
-            self.listener,
-            &self.address,
-        )
-        .await;
+        let standing = login::Standing {
+            slot: &self.slot,
+            current: &self.login,
+            listener: self.listener,
+            address: &self.address,
+        };
+        let changed = login::change_user(&self.worker, &mut self.client, len, standing).await;
         match changed {
             Ok(identity) => {
                 self.login = identity;

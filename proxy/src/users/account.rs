@@ -1,6 +1,9 @@
 //! One account as a server's tables or the configuration describe it.
 
+use std::sync::Arc;
+
 use pointsman_config::{Consistency, ListenerName};
+use pointsman_protocol::auth::Verifier;
 
 /// A user at a host pattern.
 #[derive(Debug)]
@@ -10,8 +13,10 @@ pub struct Account {
     /// Rises when anything else here changes: what an older version proved does not count.
     pub version: u64,
     pub user: String,
-    /// The host pattern as the server has it.
+    /// The host pattern as the server has it; empty where it is not known which account the server will choose.
     pub host: String,
+    /// What a password is checked by.
+    pub verifier: Arc<Verifier>,
     pub require: Require,
     /// ACCOUNT LOCK.
     pub locked: bool,

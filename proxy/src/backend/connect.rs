@@ -1,0 +1,154 @@
+//! Opens a server connection for a client that has logged in.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use pointsman_protocol::capability::Status;
+use pointsman_router::intent::Flavour;
+use pointsman_router::session::ConnectionState;
+use pointsman_router::topology::ServerId;
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+pub use super::authenticate::towards_server;
+use super::authenticate::{Admitted, Applicant, AuthenticateError, authenticate};
+pub use super::base_session::base_set_sql;
+use super::base_session;
+use super::budget::Permit;
+use super::connection::ServerConnection;
+use super::prepared::PreparedStatements;
+use crate::buffer::Lane;
+use crate::error::ClientError;
+use crate::net::Stream;
+use crate::session::login::Identity;
+use crate::users::Account;
+use crate::worker::Worker;
+
+/// A connection to be opened.
+#[derive(Debug)]
+pub struct ConnectRequest<'a> {
+    pub server: ServerId,
+    /// `host:port`, resolved anew each time.
+    pub address: &'a str,
+    /// The client that it is for.
+    pub login: &'a Identity,
+    pub schema: Option<&'a [u8]>,
+    pub epoch: u64,
+    pub permit: Permit,
+}
+
+/// Why no connection was opened.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error("cannot connect: {0}")]
+    Io(#[source] io::Error),
+    #[error("no connection within {CONNECT_TIMEOUT:?}")]
+    TimedOut,
+    #[error(transparent)]
+    Authenticate(AuthenticateError),
+    /// The server does not want this client; the error is fit for its eyes.
+    #[error("{} ({})", String::from_utf8_lossy(&.0.message), .0.code)]
+    Refused(ClientError),
+}
+
+impl From<AuthenticateError> for ConnectError {
+    fn from(error: AuthenticateError) -> Self {
+        match error {
+            AuthenticateError::Refused(error) => Self::Refused(error),
+            AuthenticateError::Login(error) => {
+                Self::Refused(ClientError::new(1045, b"28000", format!("Access denied: {error}")))
+            }
+            other => Self::Authenticate(other),
+        }
+    }
+}
+
+/// Connects, logs in, sets our trackers, and makes sure that the server took the login for the same account as we
+/// did.
+///
+/// # Errors
+///
+/// See [`ConnectError`]. Not cancel safe: a call that is dropped closes what it has opened.
+pub async fn connect(
+    worker: &Worker,
+    request: ConnectRequest<'_>,
+) -> Result<Box<ServerConnection>, ConnectError> {
+    let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(worker, request)).await;
+    opened.map_err(|_elapsed| ConnectError::TimedOut)?
+}
+
+async fn open(
+    worker: &Worker,
+    request: ConnectRequest<'_>,
+) -> Result<Box<ServerConnection>, ConnectError> {
+    let ConnectRequest { server, address, login, schema, epoch, permit } = request;
+    let stream = dial(address).await.map_err(ConnectError::Io)?;
+    let applicant = Applicant {
+        user: &login.user,
+        credential: &login.credential,
+        client: login.capabilities,
+        mariadb: login.mariadb,
+        collation: login.collation,
+        schema,
+        attributes: &login.attributes,
+    };
+    let tls = worker.shared.client_tls.as_ref();
+    let host = address.rsplit_once(':').map_or(address, |(host, _port)| host);
+    let admitted = authenticate(Lane::new(stream), &applicant, tls, host).await?;
+    let Admitted { mut lane, greeting, capabilities, status } = admitted;
+    worker.shared.logins.heard(server, &greeting);
+    let flavour = flavour_of(&greeting.version);
+    let base = base_session::begin(&mut lane, flavour, capabilities, login.collation).await?;
+    check_account(&login.account, &base.account)?;
+    let now = Instant::now();
+    Ok(Box::new(ServerConnection {
+        lane,
+        server,
+        thread_id: greeting.connection_id,
+        serial: worker.shared.next_serial(),
+        key: login.key,
+        epoch,
+        worker: worker.index,
+        capabilities,
+        flavour,
+        collation: base.collation,
+        status,
+        state: ConnectionState::new(schema, status.contains(Status::AUTOCOMMIT)),
+        prepared: PreparedStatements::default(),
+        owner: 0,
+        insert_id: None,
+        has_warnings: false,
+        opened: now,
+        idle_since: now,
+        permit,
+    }))
+}
+
+async fn dial(address: &str) -> io::Result<Stream> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    Ok(Stream::tcp(socket))
+}
+
+fn flavour_of(version: &[u8]) -> Flavour {
+    let is_mariadb = version.windows(MARIADB.len()).any(|window| window == MARIADB);
+    if is_mariadb { Flavour::Mariadb } else { Flavour::Mysql }
+}
+
+/// Servers choose the account by our address, we by the client's: both must come to the same.
+fn check_account(account: &Account, current_user: &[u8]) -> Result<(), ConnectError> {
+    let expected = format!("{}@{}", account.user, account.host);
+    if account.host.is_empty() || current_user.eq_ignore_ascii_case(expected.as_bytes()) {
+        return Ok(());
+    }
+    let found = String::from_utf8_lossy(current_user);
+    let text = format!(
+        "Access denied: the server takes a login through Pointsman for account '{found}', not for '{expected}'; \
+         see pointsman check"
+    );
+    Err(ConnectError::Refused(ClientError::new(1045, b"28000", text)))
+}
+
+const MARIADB: &[u8] = b"MariaDB";
+/// From the first packet to the end of the login.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
