@@ -2,12 +2,16 @@
 //!
 //! Nothing here knows the MySQL protocol, except for the one error that a full listener answers with.
 
+mod compressed;
 mod stream;
+mod tls_stream;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+pub use compressed::Compressed;
 pub use stream::{Socket, Stream};
+pub use tls_stream::TlsStream;
 
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

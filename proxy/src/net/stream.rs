@@ -5,8 +5,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use pointsman_protocol::compress::Algorithm;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::compressed::Compressed;
+use super::tls_stream::TlsStream;
 
 /// A socket as the kernel knows it.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub enum Socket {
 #[derive(Debug)]
 pub enum Stream {
     Plain(Socket),
+    Tls(Box<TlsStream>),
+    Compressed(Box<Compressed>),
 }
 
 impl Stream {
@@ -32,16 +38,31 @@ impl Stream {
         Self::Plain(Socket::Unix(socket))
     }
 
+    /// The same connection with everything compressed from here on.
+    #[must_use]
+    pub fn compressed(self, algorithm: Algorithm) -> Self {
+        Self::Compressed(Box::new(Compressed::new(self, algorithm)))
+    }
+
     pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.socket(),
+            Self::Compressed(compressed) => compressed.below().socket(),
+        }
+    }
+
+    /// The TLS layer, if there is one.
+    pub fn tls(&self) -> Option<&TlsStream> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => Some(tls),
+            Self::Compressed(compressed) => compressed.below().tls(),
         }
     }
 
     pub fn is_tls(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-        }
+        self.tls().is_some()
     }
 
     /// Whether nobody can listen in: a password may cross as it is.
@@ -63,14 +84,16 @@ impl Stream {
     ///
     /// What the operating system reports; the connection is closed then.
     pub fn rebind(self) -> io::Result<Self> {
-        match self {
-            Self::Plain(socket) => socket.rebind().map(Self::Plain),
-        }
+        Ok(match self {
+            Self::Plain(socket) => Self::Plain(socket.rebind()?),
+            Self::Tls(tls) => Self::Tls(Box::new(tls.rebind()?)),
+            Self::Compressed(compressed) => Self::Compressed(Box::new(compressed.rebind()?)),
+        })
     }
 }
 
 impl Socket {
-    fn rebind(self) -> io::Result<Self> {
+    pub(super) fn rebind(self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(socket) => Self::Tcp(TcpStream::from_std(socket.into_std()?)?),
             Self::Unix(socket) => Self::Unix(UnixStream::from_std(socket.into_std()?)?),
@@ -78,21 +101,55 @@ impl Socket {
     }
 }
 
+/// Calls one method of whatever a value holds.
+macro_rules! each {
+    ($value:expr, [$($variant:ident),+], $inner:ident => $call:expr) => {
+        match $value {
+            $(Self::$variant($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            })+
+        }
+    };
+    ($value:expr, boxed, $inner:ident => $call:expr) => {
+        match $value {
+            Self::Plain(socket) => {
+                let $inner = Pin::new(socket);
+                $call
+            }
+            Self::Tls(tls) => {
+                let $inner = Pin::new(tls.as_mut());
+                $call
+            }
+            Self::Compressed(compressed) => {
+                let $inner = Pin::new(compressed.as_mut());
+                $call
+            }
+        }
+    };
+}
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
-        }
+        each!(self.get_mut(), [Tcp, Unix], socket => socket.poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
-        }
+        each!(self.get_mut(), [Tcp, Unix], socket => socket.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), [Tcp, Unix], socket => socket.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -101,37 +158,26 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
-        }
+        each!(self.get_mut(), [Tcp, Unix], socket => socket.poll_shutdown(cx))
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-        }
+        each!(self.get_mut(), boxed, stream => stream.poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
-        }
+        each!(self.get_mut(), boxed, stream => stream.poll_write(cx, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-        }
+        each!(self.get_mut(), boxed, stream => stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-        }
+        each!(self.get_mut(), boxed, stream => stream.poll_shutdown(cx))
     }
 }

@@ -1,0 +1,199 @@
+//! TLS towards servers.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use pointsman_config::{BackendTls, BackendTlsMode};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::sync::Semaphore;
+
+use super::server::plain;
+use super::{TlsError, files, handshake_limit, provider};
+use crate::net::{Stream, TlsStream};
+
+/// How servers are talked to; shared by all workers.
+#[derive(Debug)]
+pub struct ClientTls {
+    mode: BackendTlsMode,
+    config: Arc<ClientConfig>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl ClientTls {
+    /// Reads the files; none where TLS is disabled.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] when a file is no use.
+    pub fn new(settings: &BackendTls) -> Result<Option<Self>, TlsError> {
+        if settings.mode == BackendTlsMode::Disabled {
+            return Ok(None);
+        }
+        let config = Arc::new(client_config(settings)?);
+        Ok(Some(Self { mode: settings.mode, config, handshakes: handshake_limit() }))
+    }
+
+    /// Whether a server that offers no TLS is not talked to.
+    pub fn is_required(&self) -> bool {
+        self.mode != BackendTlsMode::Preferred
+    }
+
+    /// Shakes hands with a server that was asked to. `host` is what its certificate must name, where names are
+    /// verified.
+    ///
+    /// # Errors
+    ///
+    /// As [`TlsStream::handshake`]; [`io::ErrorKind::InvalidInput`] for a host that no certificate can name.
+    pub async fn connect(&self, stream: Stream, host: &str) -> io::Result<Stream> {
+        let socket = plain(stream)?;
+        let name = match ServerName::try_from(host.trim_end_matches('.').to_owned()) {
+            Ok(name) => name,
+            Err(_) if self.mode != BackendTlsMode::VerifyIdentity => unverified(),
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
+        };
+        let connection = ClientConnection::new(self.config.clone(), name).map_err(io::Error::other)?;
+        let tls = TlsStream::handshake(socket, connection.into(), &[], &self.handshakes).await?;
+        Ok(Stream::Tls(Box::new(tls)))
+    }
+}
+
+/// Stands for hosts that are no DNS names, where names are not verified.
+fn unverified() -> ServerName<'static> {
+    ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
+fn client_config(settings: &BackendTls) -> Result<ClientConfig, TlsError> {
+    let provider = provider();
+    let verifier = verifier(settings, &provider)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    match (&settings.cert_file, &settings.key_file) {
+        (Some(cert), Some(key)) => builder
+            .with_client_auth_cert(files::certificates(cert)?, files::private_key(key)?)
+            .map_err(TlsError::Identity),
+        (None, _) | (_, None) => Ok(builder.with_no_client_auth()),
+    }
+}
+
+fn verifier(
+    settings: &BackendTls,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let inner = match &settings.ca_file {
+        Some(file) => {
+            let roots = Arc::new(files::authorities(file)?);
+            Some(WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build()?)
+        }
+        None => None,
+    };
+    Ok(match (settings.mode, inner) {
+        (BackendTlsMode::VerifyIdentity, Some(inner)) => inner,
+        (BackendTlsMode::VerifyCa, Some(inner)) => Arc::new(AnyName { inner }),
+        // The configuration refuses to verify without authorities.
+        (BackendTlsMode::VerifyIdentity | BackendTlsMode::VerifyCa, None) => {
+            return Err(TlsError::Identity(Error::NoCertificatesPresented));
+        }
+        (BackendTlsMode::Disabled | BackendTlsMode::Preferred | BackendTlsMode::Required, _) => {
+            Arc::new(AnyCertificate { provider: provider.clone() })
+        }
+    })
+}
+
+/// Encryption alone: any certificate will do, as long as the server holds its key.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// An authority must have signed the certificate, whatever host it names.
+#[derive(Debug)]
+struct AnyName {
+    inner: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            // The chain is verified before the name.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
