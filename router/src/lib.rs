@@ -5,6 +5,7 @@
 
 pub mod balance;
 pub mod classify;
+pub mod discover;
 pub mod gtid;
 pub mod intent;
 pub mod lag;

@@ -12,7 +12,7 @@ use crate::intent::Flavour;
 pub struct ServerId(pub u16);
 
 /// Primary, replicas, health and lag as they were at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
     /// Rises with every change of the primary; a server connection belongs to one epoch.
     pub epoch: u64,
@@ -30,7 +30,7 @@ pub struct Topology {
 }
 
 /// One server as the monitor last saw it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerView {
     pub id: ServerId,
     pub name: String,

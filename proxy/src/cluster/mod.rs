@@ -1,1 +1,79 @@
-//! Under construction.
+//! What is known of the servers: monitors ask, one task judges and publishes, and other tasks read what changes
+//! slowly or interrupt statements. All of it runs on the control plane's own runtime.
+
+mod clock;
+pub mod connection;
+pub mod flavour;
+mod monitor;
+mod task;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pointsman_config::Config;
+use pointsman_router::discover::{Discovery, Observation};
+use pointsman_router::topology::{ServerId, Topology};
+use tokio::sync::{mpsc, watch};
+
+pub use self::clock::Clock;
+pub use self::connection::{ConnectionError, Record, ServiceAccount, ServiceConnection};
+pub use self::task::{Beat, Durability, Refusal, Request, View};
+
+use self::monitor::Monitor;
+use self::task::Cluster;
+
+/// Observations that may wait for the cluster task.
+const MAX_WAITING_OBSERVATIONS: usize = 1024;
+/// Requests that may wait for the cluster task.
+const MAX_WAITING_REQUESTS: usize = 64;
+
+/// The way to the cluster task.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub requests: mpsc::Sender<Request>,
+    pub view: watch::Receiver<Arc<View>>,
+    pub beat: Arc<Beat>,
+    pub clock: Clock,
+}
+
+/// Starts the monitors and the cluster task on the current runtime. They end when `topology` has no receiver and
+/// every [`Handle`] is gone with the runtime.
+pub fn start(
+    config: &Config,
+    account: &Arc<ServiceAccount>,
+    topology: watch::Sender<Arc<Topology>>,
+    started: Instant,
+) -> Handle {
+    let clock = Clock::new(started);
+    let discovery = Discovery::new(config);
+    topology.send_replace(Arc::new(discovery.topology()));
+    let (observer, observations) = mpsc::channel::<Observation>(MAX_WAITING_OBSERVATIONS);
+    for (at, server) in config.servers.iter().enumerate() {
+        let monitor = Monitor {
+            // The configuration holds at most as many servers as ids exist.
+            server: ServerId(u16::try_from(at).unwrap_or(u16::MAX)),
+            address: server.address.clone(),
+            account: account.clone(),
+            settings: config.monitor.clone(),
+            observations: observer.clone(),
+            clock,
+        };
+        tokio::spawn(monitor.run());
+    }
+    let (requester, requests) = mpsc::channel(MAX_WAITING_REQUESTS);
+    let (view_sender, view) = watch::channel(Arc::default());
+    let beat = Arc::new(Beat::default());
+    let cluster = Cluster {
+        discovery,
+        observations,
+        requests,
+        topology,
+        view: view_sender,
+        clock,
+        beat: beat.clone(),
+        published: std::time::Duration::ZERO,
+        interval: config.monitor.interval,
+    };
+    tokio::spawn(cluster.run());
+    Handle { requests: requester, view, beat, clock }
+}

@@ -1,0 +1,77 @@
+//! How a command ends: one place that knows the exit codes.
+
+use std::process::ExitCode;
+
+/// What a command's exit code says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Ok,
+    /// Something unexpected.
+    Error,
+    /// A fault in the command line or in the configuration, or a missing confirmation.
+    Usage,
+    /// A precondition was not met; nothing was changed.
+    Refused,
+    /// It failed and was rolled back.
+    RolledBack,
+    /// It failed half-way; an operator is needed.
+    HalfWay,
+    /// The wait ended; the operation still runs.
+    StillRunning,
+    /// No proxy could be reached.
+    Unreachable,
+    /// The cluster works, though not with all servers.
+    Degraded,
+    /// There is no primary.
+    NoPrimary,
+}
+
+impl Exit {
+    fn number(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Error => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::RolledBack => 4,
+            Self::HalfWay => 5,
+            Self::StillRunning => 6,
+            Self::Unreachable => 7,
+            Self::Degraded => 10,
+            Self::NoPrimary => 11,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.number())
+    }
+}
+
+/// Why a command failed: the message for people, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// A fault of the command line or the configuration.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::Error, error.to_string())
+    }
+}
+
+/// What every command ends with.
+pub type Outcome = Result<Exit, Failure>;
