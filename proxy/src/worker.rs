@@ -149,7 +149,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    fn new(id: u32) -> Self {
+    pub(crate) fn new(id: u32) -> Self {
         Self {
             id,
             order: Cell::default(),

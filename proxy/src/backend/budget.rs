@@ -129,3 +129,58 @@ impl Permit {
         Self(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_permits_than_the_limit() {
+        let budget = Budget::new(2);
+        let first = budget.try_acquire();
+        let second = budget.try_acquire();
+        assert!(first.is_some() && second.is_some() && budget.try_acquire().is_none());
+        drop(first);
+        assert_eq!(budget.used(), 1);
+        assert!(budget.try_acquire().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_permit_goes_to_the_head_of_the_queue() {
+        let budget = Budget::new(1);
+        let held = budget.try_acquire();
+        let mut first = budget.wait(KeyId(0));
+        let mut second = budget.wait(KeyId(0));
+        drop(held);
+        let granted = first.try_recv().unwrap();
+        assert!(matches!(granted, Grant::Permit(_)) && second.try_recv().is_err());
+        assert_eq!(budget.used(), 1);
+        drop(granted);
+        assert!(second.try_recv().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_has_left_the_queue_is_passed_over() {
+        let budget = Budget::new(1);
+        let held = budget.try_acquire();
+        let gone = budget.wait(KeyId(0));
+        drop(gone);
+        drop(held);
+        assert_eq!((budget.used(), budget.has_waiters()), (0, false));
+    }
+
+    #[tokio::test]
+    async fn a_connection_goes_to_its_own_key_and_its_permit_to_any() {
+        let budget = Budget::new(1);
+        let permit = budget.try_acquire().unwrap();
+        let (connection, _far) = ServerConnection::for_tests(KeyId(1), permit);
+        let mut same = budget.wait(KeyId(1));
+        assert!(budget.offer(connection).is_none());
+        let Grant::Connection(connection) = same.try_recv().unwrap() else { panic!("a permit") };
+        let mut other = budget.wait(KeyId(2));
+        assert!(budget.offer(connection).is_none());
+        assert!(matches!(other.try_recv().unwrap(), Grant::Permit(_)));
+        drop(other);
+        assert_eq!(budget.used(), 0);
+    }
+}

@@ -83,3 +83,34 @@ impl InsertId {
         *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 }
+
+#[cfg(test)]
+impl ServerConnection {
+    /// A connection whose other end is the returned socket.
+    pub(crate) fn for_tests(key: KeyId, permit: Permit) -> (Box<Self>, tokio::net::UnixStream) {
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        let now = Instant::now();
+        let connection = Self {
+            lane: Lane::new(crate::net::Stream::unix(near)),
+            server: ServerId(0),
+            thread_id: 7,
+            serial: 1,
+            key,
+            epoch: 1,
+            worker: 0,
+            capabilities: Capabilities::PROTOCOL_41 | Capabilities::SESSION_TRACK,
+            flavour: Flavour::Mariadb,
+            collation: 45,
+            status: Status::empty(),
+            state: ConnectionState::fresh(None),
+            prepared: PreparedStatements::default(),
+            owner: 0,
+            insert_id: None,
+            has_warnings: false,
+            opened: now,
+            idle_since: now,
+            permit,
+        };
+        (Box::new(connection), far)
+    }
+}

@@ -422,3 +422,6 @@ const ER_OPTION_PREVENTS: u16 = 1290;
 const ER_READ_ONLY_TRANSACTION: u16 = 1792;
 const ER_READ_ONLY_MODE: u16 = 1836;
 const ER_CONNECTION_KILLED: u16 = 1927;
+
+#[cfg(test)]
+mod tests;

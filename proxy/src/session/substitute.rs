@@ -115,6 +115,6 @@ mod tests {
             Edit { range: 18..21, text: "xyz".into() },
             Edit { range: 7..10, text: "1 AS `f()`".into() },
         ];
-        assert_eq!(apply(b"SELECT f(), g() + h(), 2", edits), b"SELECT 1 AS `f()`, g() + hxyz 2");
+        assert_eq!(apply(b"SELECT f(), g() + h(), 2", edits), b"SELECT 1 AS `f()`, g() + xyz, 2");
     }
 }
