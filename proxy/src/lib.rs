@@ -1,12 +1,17 @@
 //! The parts of the `pointsman` program: the only crate that does IO, reads the clock and spawns tasks.
 
 pub mod admin;
+pub mod backend;
 pub mod buffer;
 pub mod cli;
 pub mod cluster;
 pub mod counters;
+pub mod error;
 pub mod exchange;
 pub mod net;
 pub mod sandbox;
+pub mod session;
+pub mod shared;
 pub mod tls;
 pub mod users;
+pub mod worker;

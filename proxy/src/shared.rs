@@ -161,7 +161,7 @@ pub struct Parts {
 impl Shared {
     pub fn new(parts: Parts, workers: usize) -> Arc<Self> {
         let Parts { config, topology, catalogue, users, server_tls, client_tls, refresh, kills, positions } = parts;
-        let budgets = config
+        let budgets: Vec<_> = config
             .servers
             .iter()
             .map(|server| Budget::new(server.max_connections.unwrap_or(config.pool.max_connections) as usize))

@@ -373,10 +373,10 @@ impl Session {
         }
         // A full queue means that a refresh is about to happen anyway.
         if job.intent.effects.contains(Effects::CATALOGUE_CHANGED) {
-            drop(self.worker.shared.refresh.try_send(Refresh::Catalogue));
+            let _full = self.worker.shared.refresh.try_send(Refresh::Catalogue);
         }
         if job.intent.effects.contains(Effects::ACCOUNTS_CHANGED) {
-            drop(self.worker.shared.refresh.try_send(Refresh::Accounts));
+            let _full = self.worker.shared.refresh.try_send(Refresh::Accounts);
         }
     }
 }

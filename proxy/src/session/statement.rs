@@ -276,7 +276,10 @@ impl Session {
         attempts: &mut Attempts,
     ) -> Result<bool, SessionError> {
         match error {
-            AcquireError::Unreachable(_) => self.unreachable(server, is_primary, job, attempts).await,
+            AcquireError::Unreachable(error) => {
+                tracing::debug!(%error, "no connection");
+                self.unreachable(server, is_primary, job, attempts).await
+            }
             AcquireError::Refused(error) if is_primary => {
                 if error.code == ER_BAD_DB && self.state.schema().is_some() {
                     // The schema was dropped: one server would leave the session without any.
