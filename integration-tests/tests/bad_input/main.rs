@@ -1,0 +1,210 @@
+//! Bad bytes end the connection that they come on, at most: nobody else notices, and memory stays bounded.
+
+mod fixtures;
+mod wire;
+
+use std::sync::Arc;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use pointsman_integration_tests::sandbox::APP;
+use pointsman_integration_tests::{FLAVOURS, Failure, Outcome, Plan, Proxy, Stage, Suite};
+use pointsman_protocol::capability::Capabilities;
+use pointsman_protocol::response::PrepareOk;
+
+use self::fixtures::{Bad, ID, PING, Then};
+use self::wire::{Wire, error_code};
+
+fn main() {
+    let mut suite = Suite::new();
+    for flavour in FLAVOURS {
+        let stage = suite.stage(Plan::new(flavour));
+        suite.test(&stage, "no login", logins);
+        suite.test(&stage, "no command", commands);
+        suite.test(&stage, "no execution", executions);
+        suite.test(&stage, "not compressed", compressed);
+        suite.test(&stage, "half a packet costs no memory", announced);
+        suite.test(&stage, "a packet without end", endless);
+        suite.test(&stage, "clients that do not read", deaf);
+    }
+    suite.run()
+}
+
+/// Somebody who has nothing to do with all this.
+struct Bystander {
+    conn: Conn,
+    proxy: Arc<Proxy>,
+    pid: Option<u32>,
+}
+
+impl Bystander {
+    async fn new(stage: &Stage) -> Result<Self, Failure> {
+        let proxy = stage.proxy().await?;
+        let mut conn = proxy.connect(APP, "app").await?;
+        conn.query_drop("SET @mine = 42").await?;
+        Ok(Self { conn, pid: proxy.pid().await, proxy })
+    }
+
+    /// The session goes on as it was, new ones are let in, and the program is the same.
+    async fn unaffected(mut self) -> Outcome {
+        let mine: Option<u32> = self.conn.query_first("SELECT @mine").await?;
+        assert_eq!(mine, Some(42));
+        let mut other = self.proxy.connect(APP, "app").await?;
+        assert_eq!(other.query_first("SELECT 1").await?, Some(1));
+        assert!(self.pid.is_some());
+        assert_eq!(self.proxy.pid().await, self.pid);
+        let log = self.proxy.log();
+        assert!(!log.contains("panicked"), "{log}");
+        Ok(())
+    }
+
+    /// Resident memory in MiB.
+    fn memory(&self) -> Result<u64, Failure> {
+        let pid = self.pid.ok_or("the proxy has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / 1024)
+    }
+}
+
+async fn logins(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    for bad in fixtures::logins() {
+        let (mut wire, _greeting) = Wire::greeted(bystander.proxy.port()).await?;
+        wire.send(&bad.bytes).await;
+        wire.finish().await;
+        wire.closed().await.map_err(|failure| format!("{}: {failure}", bad.name))?;
+    }
+    bystander.unaffected().await
+}
+
+async fn commands(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    for bad in fixtures::commands() {
+        let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
+        judge(&mut wire, &bad).await.map_err(|failure| format!("{}: {failure}", bad.name))?;
+    }
+    bystander.unaffected().await
+}
+
+async fn executions(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    for bad in fixtures::executions() {
+        let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::DEPRECATE_EOF).await?;
+        wire.send(b"\x09\0\0\0\x16SELECT ?").await;
+        let head = wire.packet().await?.ok_or("expected a prepared statement, got the end")?;
+        let id = PrepareOk::parse(&head)?.id.to_le_bytes();
+        for _definition in 0..2 {
+            wire.packet().await?;
+        }
+        let mut bytes = bad.bytes.clone();
+        let at = bytes.windows(4).position(|bytes| bytes == [ID; 4]).ok_or("a fixture without an id")?;
+        bytes[at..at + 4].copy_from_slice(&id);
+        let bad = Bad { bytes, ..bad };
+        judge(&mut wire, &bad).await.map_err(|failure| format!("{}: {failure}", bad.name))?;
+    }
+    bystander.unaffected().await
+}
+
+/// Sends bad bytes, and after them asks whether anybody is there.
+async fn judge(wire: &mut Wire, bad: &Bad) -> Outcome {
+    wire.send(&bad.bytes).await;
+    wire.send(&[1, 0, 0, 0, PING]).await;
+    match bad.then {
+        Then::Ended => {
+            let code = wire.ended().await?;
+            assert!(matches!(code, None | Some(1156 | 1835)), "{}: ended with {code:?}", bad.name);
+        }
+        Then::Refused(expected) => {
+            let answer = wire.packet().await?.ok_or("expected an error, got the end")?;
+            assert_eq!(error_code(&answer), Some(expected), "{}: {answer:02x?}", bad.name);
+            alive(wire).await?;
+        }
+        Then::Ignored => alive(wire).await?,
+        Then::Either => {
+            wire.finish().await;
+            wire.closed().await?;
+        }
+    }
+    Ok(())
+}
+
+/// The next packet is the OK of a ping.
+async fn alive(wire: &mut Wire) -> Outcome {
+    let pong = wire.packet().await?.ok_or("expected a session that goes on, got the end")?;
+    assert_eq!(pong.first(), Some(&0), "{pong:02x?}");
+    Ok(())
+}
+
+async fn compressed(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    let before = bystander.memory()?;
+    for bad in fixtures::compressed() {
+        let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::COMPRESS).await?;
+        wire.send(&bad.bytes).await;
+        wire.finish().await;
+        wire.closed().await.map_err(|failure| format!("{}: {failure}", bad.name))?;
+    }
+    let grown = bystander.memory()?.saturating_sub(before);
+    assert!(grown < MEMORY_MIB, "{grown} MiB more");
+    bystander.unaffected().await
+}
+
+/// Hundreds of clients that announce 16 MiB before they have logged in.
+async fn announced(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    let before = bystander.memory()?;
+    let mut wires = Vec::new();
+    for _client in 0..200 {
+        let (mut wire, _greeting) = Wire::greeted(bystander.proxy.port()).await?;
+        wire.send(&[0xfe, 0xff, 0xff, 1]).await;
+        wire.send(&[0; 4096]).await;
+        wires.push(wire);
+    }
+    let grown = bystander.memory()?.saturating_sub(before);
+    assert!(grown < MEMORY_MIB, "{grown} MiB more");
+    bystander.unaffected().await
+}
+
+/// Nobody is made to take in what no server would.
+async fn endless(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    let before = bystander.memory()?;
+    let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
+    let bytes = fixtures::endless();
+    // More than max_allowed_packet of either flavour.
+    for sequence in 0..6 {
+        wire.send(&[&[0xff, 0xff, 0xff, sequence], &bytes[4..]].concat()).await;
+    }
+    let code = wire.ended().await?;
+    assert!(matches!(code, None | Some(1153)), "ended with {code:?}");
+    let grown = bystander.memory()?.saturating_sub(before);
+    assert!(grown < MEMORY_MIB, "{grown} MiB more");
+    bystander.unaffected().await
+}
+
+/// Clients that ask for 200 MB each and read none of it.
+async fn deaf(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    let before = bystander.memory()?;
+    let sql =
+        b"\x03SELECT REPEAT('x', 1000000) FROM (SELECT 1 AS a UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
+        UNION SELECT 5 UNION SELECT 6) AS a JOIN (SELECT 1 AS b UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
+        UNION SELECT 5 UNION SELECT 6) AS b JOIN (SELECT 1 AS c UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
+        UNION SELECT 5 UNION SELECT 6) AS c";
+    let mut wires = Vec::new();
+    for _client in 0..10 {
+        let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
+        wire.send(&[&[sql.len() as u8, (sql.len() >> 8) as u8, 0, 0], &sql[..]].concat()).await;
+        // The answer is on its way.
+        wire.packet().await?;
+        wires.push(wire);
+    }
+    let grown = bystander.memory()?.saturating_sub(before);
+    assert!(grown < MEMORY_MIB, "{grown} MiB more");
+    bystander.unaffected().await
+}
+
+/// What the program may grow by through one of the tests here.
+const MEMORY_MIB: u64 = 64;
