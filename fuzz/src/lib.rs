@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod compress;
+pub mod config;
 pub mod handshake;
 pub mod response;
 pub mod wire;
@@ -17,6 +18,7 @@ pub const TARGETS: &[Target] = &[
     ("auth", auth::check),
     ("command", wire::command),
     ("compress", compress::check),
+    ("config", config::check),
     ("err", wire::err),
     ("handshake", handshake::check),
     ("ok", wire::ok),
