@@ -21,7 +21,7 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// Where a running proxy is, and what proves that the caller may change it.
 #[derive(Debug)]
-pub struct Client {
+pub(super) struct Client {
     endpoint: Endpoint,
     token: Option<String>,
 }
@@ -39,7 +39,7 @@ impl Client {
     /// # Errors
     ///
     /// When the endpoint is none of these, or the file cannot be read.
-    pub fn new(endpoint: &str, token_file: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn new(endpoint: &str, token_file: Option<&Path>) -> Result<Self, Failure> {
         let token = match token_file {
             None => None,
             Some(file) => {
@@ -56,7 +56,7 @@ impl Client {
     /// # Errors
     ///
     /// When no proxy answers, or not with what was asked for.
-    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.call(Method::GET, path, None).await
     }
 
@@ -65,7 +65,7 @@ impl Client {
     /// # Errors
     ///
     /// As [`Client::get`], and when the change is refused.
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.call(Method::POST, path, Some(body)).await
     }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// What a command's exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(super) enum Exit {
     Ok,
     /// Something unexpected.
     Error,
@@ -51,18 +51,18 @@ impl From<Exit> for ExitCode {
 
 /// Why a command failed: the message for people, and the exit code.
 #[derive(Debug)]
-pub struct Failure {
-    pub exit: Exit,
-    pub message: String,
+pub(super) struct Failure {
+    pub(super) exit: Exit,
+    pub(super) message: String,
 }
 
 impl Failure {
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
     }
 
     /// A fault of the command line or the configuration.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(super) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 }
@@ -74,4 +74,4 @@ impl From<std::io::Error> for Failure {
 }
 
 /// What every command ends with.
-pub type Outcome = Result<Exit, Failure>;
+pub(super) type Outcome = Result<Exit, Failure>;

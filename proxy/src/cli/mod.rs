@@ -1,1 +1,110 @@
-//! Under construction.
+//! The command line: one program, whose first word says what it is.
+//!
+//! `serve` runs the proxy; `check`, `config`, `explain`, `dsn` and `sandbox` work without one; the rest asks a
+//! running proxy through its admin listener.
+
+mod client;
+mod config;
+mod dsn;
+mod exit;
+mod generate;
+mod output;
+mod settings;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::client::Client;
+use self::exit::{Exit, Failure, Outcome};
+use self::output::Format;
+
+/// MySQL and MariaDB proxy: splits reads from writes and survives the loss of the primary.
+#[derive(Debug, Parser)]
+#[command(name = "pointsman", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    /// The form of what is printed.
+    #[arg(short, long, value_enum, global = true, default_value_t)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 ok, 1 unexpected error, 2 fault in the command line or configuration, 3 refused (nothing changed), \
+4 failed and rolled back, 5 failed half-way, 6 timed out and still running, 7 no proxy could be reached, \
+10 degraded, 11 no primary.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at the configuration: check it, show it, compare two, print its schema.
+    Config {
+        #[command(subcommand)]
+        command: config::Command,
+    },
+    /// Show the cluster as a running proxy sees it.
+    Status(Remote),
+    /// List client sessions and why they keep a server connection.
+    Sessions(Remote),
+    /// Print what applications connect with.
+    Dsn(dsn::Arguments),
+    /// Print a shell's completion script.
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page.
+    Man,
+}
+
+/// Which running proxy is asked.
+#[derive(Debug, Args)]
+struct Remote {
+    /// The admin listener: http://host:port or unix:/path.
+    #[arg(long, env = "POINTSMAN_ENDPOINT", default_value = "http://127.0.0.1:9090", value_name = "URL")]
+    endpoint: String,
+    /// A file that holds the token of changes.
+    #[arg(long, env = "POINTSMAN_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Remote {
+    fn client(&self) -> Result<Client, Failure> {
+        Client::new(&self.endpoint, self.token_file.as_deref())
+    }
+}
+
+/// Reads the command line, does what it says, and answers with the exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and print to standard output.
+            drop(error.print());
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+        }
+    };
+    match execute(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::note(&format!("error: {}", failure.message));
+            failure.exit.into()
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Outcome {
+    let format = cli.output;
+    match cli.command {
+        Command::Config { command } => config::run(command, format),
+        Command::Status(remote) => wait_for(status::status(&remote.client()?, format)),
+        Command::Sessions(remote) => wait_for(status::sessions(&remote.client()?, format)),
+        Command::Dsn(arguments) => dsn::run(&arguments, format),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man => generate::man(),
+    }
+}
+
+/// Runs a short command to its end on a runtime of its own.
+fn wait_for(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}

@@ -1,6 +1,6 @@
 //! What commands print: tables for people, JSON and YAML for programs.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::exit::Failure;
 
 /// The form of what a command prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// Aligned columns, for people.
     #[default]
     Table,
@@ -23,7 +23,7 @@ impl Format {
     /// # Errors
     ///
     /// When standard output cannot be written to; a reader that has gone away is none.
-    pub fn print(self, value: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
+    pub(super) fn print(self, value: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
         let text = match self {
             Self::Table => table(),
             Self::Json => serde_json::to_string_pretty(value).map_err(io::Error::other)?,
@@ -38,12 +38,12 @@ impl Format {
 /// # Errors
 ///
 /// When standard output cannot be written to; a reader that has gone away is none.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     forgive_closed_pipe(write_line(io::stdout().lock(), text))
 }
 
 /// Prints a message beside the result, on standard error.
-pub fn note(text: &str) {
+pub(super) fn note(text: &str) {
     // There is nowhere to say that standard error is gone.
     drop(write_line(io::stderr().lock(), text));
 }
@@ -53,7 +53,7 @@ pub fn note(text: &str) {
 /// # Errors
 ///
 /// As [`print()`].
-pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     forgive_closed_pipe(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
@@ -72,28 +72,23 @@ fn forgive_closed_pipe(outcome: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// Whether colours may be used on standard output.
-pub fn coloured() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 /// Rows as aligned columns, the first of which are the headings.
 #[derive(Debug)]
-pub struct Table {
+pub(super) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub fn new(headings: &[&str]) -> Self {
+    pub(super) fn new(headings: &[&str]) -> Self {
         Self { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()] }
     }
 
-    pub fn row(&mut self, cells: Vec<String>) {
+    pub(super) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
     /// The table as text, each line with its end.
-    pub fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
             self.rows
