@@ -30,7 +30,8 @@ pub struct Config {
     pub password: Secret,
     pub listen: Listen,
     pub users: Users,
-    /// `[[user]]`: the accounts of `users.source = "static"`, and per-user settings of mirrored ones.
+    /// `[[user]]`: the accounts of `users.source = "static"`, and settings of mirrored ones. There, a password opens
+    /// accounts whose plugin proves one in a way that cannot be passed on to servers.
     pub user_list: Vec<StaticUser>,
     pub tls: Tls,
     pub backend_tls: BackendTls,

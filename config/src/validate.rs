@@ -256,10 +256,6 @@ impl Check<'_> {
             } else if let Some(first) = names.insert(user.name.clone(), at) {
                 self.duplicate("the user", &user.name, &key("name"), &format!("user_list[{first}].name"));
             }
-            if mirror && !user.password.is_empty() {
-                let because = "users.source is \"mirror\", so the primary's password counts";
-                self.warn(&key("password"), Notice::NoEffect { because });
-            }
         }
         if !mirror && self.config.user_list.is_empty() {
             self.fault("users.source", Problem::Needs { needs: "at least one [[user]]" });

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use crate::backend::budget::Budget;
 use crate::backend::pool::KeyId;
 use crate::counters::Counters;
-use crate::tls::{ClientTls, ServerTls};
 use crate::session::login::LoginMemory;
+use crate::tls::{ClientTls, ServerTls};
 use crate::users::Users;
 use crate::worker::Message;
 
@@ -160,7 +160,8 @@ pub struct Parts {
 
 impl Shared {
     pub fn new(parts: Parts, workers: usize) -> Arc<Self> {
-        let Parts { config, topology, catalogue, users, server_tls, client_tls, refresh, kills, positions } = parts;
+        let Parts { config, topology, catalogue, users, server_tls, client_tls, refresh, kills, positions } =
+            parts;
         let budgets: Vec<_> = config
             .servers
             .iter()

@@ -38,7 +38,12 @@ pub enum Message {
     /// Sessions of other workers wait for a connection to this server.
     Surrender(ServerId),
     /// Interrupt or end the session with this id; answers whether it is here and what came of it.
-    Kill { id: u32, query_only: bool, by: Killer, answer: mpsc::UnboundedSender<KillAnswer> },
+    Kill {
+        id: u32,
+        query_only: bool,
+        by: Killer,
+        answer: mpsc::UnboundedSender<KillAnswer>,
+    },
     /// Tell which sessions hold which server connections.
     Holders(mpsc::UnboundedSender<Vec<((ServerId, u32), u32)>>),
     /// List the sessions.
@@ -316,7 +321,8 @@ impl Workers {
 
     /// Hands a new client to the least loaded worker.
     pub fn assign(&self, client: Accepted) {
-        let least = (0..self.loads.len()).min_by_key(|&at| self.loads[at].load(Ordering::Relaxed)).unwrap_or(0);
+        let least =
+            (0..self.loads.len()).min_by_key(|&at| self.loads[at].load(Ordering::Relaxed)).unwrap_or(0);
         if let Some(sender) = self.shared.workers.get().and_then(|senders| senders.get(least)) {
             self.loads[least].fetch_add(1, Ordering::Relaxed);
             drop(sender.send(Message::Client(client)));
@@ -497,9 +503,8 @@ fn kill(
         slot.give(Order::Kill);
     }
     let running = slot.running.get();
-    let address = running.and_then(|(server, _)| {
-        worker.topology().server(server).map(|server| server.address.clone())
-    });
+    let address =
+        running.and_then(|(server, _)| worker.topology().server(server).map(|server| server.address.clone()));
     let (Some((_, thread_id)), Some(address)) = (running, address) else {
         drop(answer.send(KillAnswer::Done));
         return;

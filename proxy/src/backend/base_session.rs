@@ -163,8 +163,8 @@ mod tests {
     #[track_caller]
     fn check(row: &[u8], expected: Option<(&str, u16)>) {
         let found = parse_who(row).ok();
-        let expected =
-            expected.map(|(account, collation)| BaseSession { account: account.as_bytes().to_vec(), collation });
+        let expected = expected
+            .map(|(account, collation)| BaseSession { account: account.as_bytes().to_vec(), collation });
         assert_eq!(found, expected);
     }
 

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 
 pub use super::authenticate::towards_server;
 use super::authenticate::{Admitted, Applicant, AuthenticateError, authenticate};
-pub use super::base_session::base_set_sql;
 use super::base_session;
+pub use super::base_session::base_set_sql;
 use super::budget::Permit;
 use super::connection::ServerConnection;
 use super::prepared::PreparedStatements;
@@ -77,10 +77,7 @@ pub async fn connect(
     opened.map_err(|_elapsed| ConnectError::TimedOut)?
 }
 
-async fn open(
-    worker: &Worker,
-    request: ConnectRequest<'_>,
-) -> Result<Box<ServerConnection>, ConnectError> {
+async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<ServerConnection>, ConnectError> {
     let ConnectRequest { server, address, login, schema, epoch, permit } = request;
     let stream = dial(address).await.map_err(ConnectError::Io)?;
     let applicant = Applicant {

@@ -176,7 +176,11 @@ async fn read_answer(
 
 fn error_of(payload: &[u8], capabilities: Capabilities) -> io::Result<ClientError> {
     let err = ErrPacket::parse(payload, capabilities).map_err(invalid)?;
-    Ok(ClientError { code: err.code, sqlstate: err.sqlstate.unwrap_or(*b"HY000"), message: err.message.to_vec() })
+    Ok(ClientError {
+        code: err.code,
+        sqlstate: err.sqlstate.unwrap_or(*b"HY000"),
+        message: err.message.to_vec(),
+    })
 }
 
 /// The first column of the first row in the packets of a text result: column count, one column, row.

@@ -58,8 +58,7 @@ pub async fn bring_to(connection: &mut ServerConnection, session: &SessionState)
 ///
 /// As [`bring_to`].
 pub async fn reset(connection: &mut ServerConnection) -> Result<(), SyncError> {
-    let answer =
-        inject::command(connection, &[COM_RESET_CONNECTION], Grammar::Ok, STEP_TIMEOUT).await?;
+    let answer = inject::command(connection, &[COM_RESET_CONNECTION], Grammar::Ok, STEP_TIMEOUT).await?;
     expect_ok(answer)?;
     connection.prepared.clear();
     connection.insert_id = None;

@@ -103,9 +103,7 @@ impl Session {
             Command::Quit => Task::Quit,
             Command::Query(Query { sql, .. }) => Task::Query(self.classify(sql)),
             Command::StmtPrepare(sql) => Task::Prepare(self.classify(sql)),
-            Command::StmtExecute(execute) => {
-                Task::Execute { id: execute.id, cursor: execute.wants_cursor() }
-            }
+            Command::StmtExecute(execute) => Task::Execute { id: execute.id, cursor: execute.wants_cursor() },
             Command::StmtBulkExecute { id, .. } => Task::Execute { id, cursor: false },
             Command::StmtSendLongData { id, .. } => Task::LongData(id),
             Command::StmtClose(id) => Task::Close(id),
@@ -122,9 +120,7 @@ impl Session {
             Command::ProcessInfo => run(Kind::ServerQuestion, Target::Primary, Grammar::Query),
             Command::Refresh(_) => run(Kind::Administration, Target::Primary, Grammar::Ok),
             Command::Debug => run(Kind::Administration, Target::Primary, Grammar::SetOption),
-            Command::SetOption(_) => {
-                run(Kind::Set, Target::Session, Grammar::SetOption)
-            }
+            Command::SetOption(_) => run(Kind::Set, Target::Session, Grammar::SetOption),
             Command::Ping => Task::Ping,
             Command::ResetConnection => Task::Reset,
             Command::ChangeUser(_) => Task::ChangeUser,
@@ -152,7 +148,16 @@ impl Session {
 impl Job {
     pub(super) fn new(classified: Classified, grammar: Grammar, len: usize, continues: bool) -> Self {
         let Classified { intent, digest } = classified;
-        Self { intent, digest, grammar, len, replacement: None, continues, prepared: PreparedUse::None, will_pin: false }
+        Self {
+            intent,
+            digest,
+            grammar,
+            len,
+            replacement: None,
+            continues,
+            prepared: PreparedUse::None,
+            will_pin: false,
+        }
     }
 
     /// A command without SQL text.

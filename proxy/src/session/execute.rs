@@ -67,7 +67,11 @@ impl Session {
         while self.slot.killing.get() > 0 {
             std::future::poll_fn(|cx| {
                 self.slot.register(cx.waker());
-                if self.slot.killing.get() == 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+                if self.slot.killing.get() == 0 {
+                    std::task::Poll::Ready(())
+                } else {
+                    std::task::Poll::Pending
+                }
             })
             .await;
         }
@@ -194,7 +198,10 @@ impl Session {
             RelayError::UnexpectedInfile => Failure::Session(SessionError::UnexpectedInfile(server)),
             RelayError::HeldBack(refused) => {
                 self.worker.counters.misrouted.one();
-                Failure::Elsewhere { error: io::Error::other("refused by the server"), refused: Some(refused) }
+                Failure::Elsewhere {
+                    error: io::Error::other("refused by the server"),
+                    refused: Some(refused),
+                }
             }
             RelayError::Server { error, answered } => {
                 let pinned = !self.state.pins().is_empty();

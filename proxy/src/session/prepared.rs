@@ -152,7 +152,8 @@ impl Session {
         }
         let payload = &self.client.bytes()[HEADER_LEN..len];
         let malformed = || ClientError::new(1210, b"HY000", "Incorrect arguments to mysqld_stmt_execute");
-        let Some(types) = execute_types(payload, statement.parameters, self.login.capabilities).map_err(|()| malformed())?
+        let Some(types) = execute_types(payload, statement.parameters, self.login.capabilities)
+            .map_err(|()| malformed())?
         else {
             return Ok(());
         };
@@ -179,7 +180,9 @@ impl Session {
         let known = match connection.prepared.find(key) {
             Some(known) => known,
             None if prepare_anew => {
-                let Some(statement) = self.statements.by_id.get(&id) else { return Ok(Readiness::NoStatement) };
+                let Some(statement) = self.statements.by_id.get(&id) else {
+                    return Ok(Readiness::NoStatement);
+                };
                 let prepare = statement.prepare.clone();
                 self.worker.counters.prepares.one();
                 match (prepare_on(connection, key, &prepare).await?, connection.prepared.find(key)) {
@@ -207,8 +210,12 @@ impl Session {
             return;
         }
         let payload = &self.client.bytes()[HEADER_LEN..job.len];
-        let Ok(Command::StmtExecute(execute)) = Command::parse(payload, &self.login.capabilities) else { return };
-        let Ok(body) = ExecuteBody::parse(&execute, statement.parameters, self.login.capabilities) else { return };
+        let Ok(Command::StmtExecute(execute)) = Command::parse(payload, &self.login.capabilities) else {
+            return;
+        };
+        let Ok(body) = ExecuteBody::parse(&execute, statement.parameters, self.login.capabilities) else {
+            return;
+        };
         connection.prepared.saw_types(key, statement.types_version);
         if body.new_params_bound {
             return;
@@ -221,7 +228,12 @@ impl Session {
     }
 
     /// COM_STMT_SEND_LONG_DATA has no answer: what goes wrong is told at the execution.
-    pub(super) async fn long_data(&mut self, id: u32, len: usize, continues: bool) -> Result<(), SessionError> {
+    pub(super) async fn long_data(
+        &mut self,
+        id: u32,
+        len: usize,
+        continues: bool,
+    ) -> Result<(), SessionError> {
         let Some(statement) = self.statements.by_id.get(&id) else {
             self.consume(len);
             return if continues { self.skip_continuation().await } else { Ok(()) };

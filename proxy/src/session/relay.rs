@@ -379,7 +379,9 @@ fn note_gtid(gtid: &mut GtidSet, acknowledged: Option<(&Acknowledged, Flavour)>,
             acknowledged.merge(&set);
             gtid.merge(&set);
         }
-        None => tracing::warn!(text = %String::from_utf8_lossy(text), "server sent a GTID that cannot be read"),
+        None => {
+            tracing::warn!(text = %String::from_utf8_lossy(text), "server sent a GTID that cannot be read")
+        }
     }
 }
 

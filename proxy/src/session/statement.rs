@@ -6,11 +6,11 @@ use pointsman_router::intent::{Action, Consistency, Hint, Kind, Needs};
 use pointsman_router::route::{self, Asked, Decision, Refusal, Wait};
 use pointsman_router::topology::{ServerId, Topology};
 
-use super::{Session, kill};
 use super::checkout::AcquireError;
 use super::command::{Job, PreparedUse};
 use super::execute::Failure;
 use super::prepared::Readiness;
+use super::{Session, kill};
 use crate::backend::connection::ServerConnection;
 use crate::backend::inject;
 use crate::error::{ClientError, SessionError};
@@ -106,7 +106,11 @@ impl Session {
 
     fn decide(&self, job: &Job, topology: &Topology, attempts: &Attempts) -> Decision {
         if let Some(server) = self.where_previous_ran(job, attempts) {
-            return Decision::Replica { id: server, wait: None, reason: "follows the previous statement".into() };
+            return Decision::Replica {
+                id: server,
+                wait: None,
+                reason: "follows the previous statement".into(),
+            };
         }
         let config = &self.worker.shared.config;
         let request = route::Request {
@@ -249,7 +253,9 @@ impl Session {
             }
             Ok(Readiness::Refused(error)) => {
                 self.release(connection);
-                return self.not_acquired(AcquireError::Refused(error), server, is_primary, job, attempts).await;
+                return self
+                    .not_acquired(AcquireError::Refused(error), server, is_primary, job, attempts)
+                    .await;
             }
             Err(error) => {
                 tracing::debug!(%error, "preparing again failed");
@@ -315,12 +321,7 @@ impl Session {
     }
 
     /// Waits for a change of the topology; false when the time for holding is over.
-    async fn hold(
-        &mut self,
-        reason: &str,
-        attempts: &mut Attempts,
-        job: &Job,
-    ) -> Result<bool, SessionError> {
+    async fn hold(&mut self, reason: &str, attempts: &mut Attempts, job: &Job) -> Result<bool, SessionError> {
         let left = attempts.hold_until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(false);
@@ -405,7 +406,8 @@ impl Session {
 }
 
 fn no_primary(topology: &Topology, reason: &str) -> ClientError {
-    let why = if topology.no_primary_reason.is_empty() { reason } else { topology.no_primary_reason.as_str() };
+    let why =
+        if topology.no_primary_reason.is_empty() { reason } else { topology.no_primary_reason.as_str() };
     let text = format!("The statement needs the primary and there is none: {why}");
     ClientError::new(ER_OPTION_PREVENTS, b"HY000", text)
 }

@@ -13,7 +13,8 @@ impl Session {
         let topology = self.worker.topology();
         let Some(primary) = topology.primary() else {
             self.consume(len);
-            let text = format!("The binary log needs the primary and there is none: {}", topology.no_primary_reason);
+            let text =
+                format!("The binary log needs the primary and there is none: {}", topology.no_primary_reason);
             self.answer_error(&ClientError::new(1290, b"HY000", text)).await?;
             return Ok(Flow::Continue);
         };
@@ -31,7 +32,9 @@ impl Session {
                 self.consume(len);
                 let told = match error {
                     ConnectError::Refused(error) => error,
-                    other => ClientError::new(1158, b"08S01", format!("The primary cannot be reached: {other}")),
+                    other => {
+                        ClientError::new(1158, b"08S01", format!("The primary cannot be reached: {other}"))
+                    }
                 };
                 self.answer_error(&told).await?;
                 return Ok(Flow::Continue);

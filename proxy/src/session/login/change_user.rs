@@ -50,7 +50,11 @@ pub async fn change_user(
                 plugin: change.plugin,
                 schema: change.schema,
                 collation: change.collation.unwrap_or(current.collation),
-                attributes: if change.attributes.is_empty() { &current.attributes } else { change.attributes },
+                attributes: if change.attributes.is_empty() {
+                    &current.attributes
+                } else {
+                    change.attributes
+                },
                 capabilities: current.capabilities,
                 mariadb: current.mariadb,
                 nonce: current.nonce,

@@ -102,7 +102,8 @@ impl Door<'_> {
         }
         let required = shared.server_tls.as_ref().is_some_and(ServerTls::is_required);
         if required && !stream.is_confidential() {
-            let text = "Connections using insecure transport are prohibited while --require_secure_transport=ON.";
+            let text =
+                "Connections using insecure transport are prohibited while --require_secure_transport=ON.";
             return Err(LoginError::Refused(ClientError::new(3159, b"HY000", text)));
         }
         Ok(())

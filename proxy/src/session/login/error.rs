@@ -97,8 +97,7 @@ fn denial_error(user: &str, host: &str, denial: &Denial) -> ClientError {
             denied(&format!(" (using password: {})", if *given { "YES" } else { "NO" }))
         }
         Denial::OldClient(_) => {
-            let text =
-                "Client does not support authentication protocol requested by server; consider upgrading MySQL client";
+            let text = "Client does not support authentication protocol requested by server; consider upgrading MySQL client";
             ClientError::new(1251, b"08004", text)
         }
         Denial::NeedsTls => denied(

@@ -78,8 +78,7 @@ impl LoginMemory {
             .filter(|known| known.version == account.version && known.doubled == doubled)
             .and_then(|known| known.credential.upgrade());
         let kept = shared.unwrap_or(credential);
-        let remembered =
-            Remembered { version: account.version, doubled, credential: Arc::downgrade(&kept) };
+        let remembered = Remembered { version: account.version, doubled, credential: Arc::downgrade(&kept) };
         passwords.insert(account.id, remembered);
         kept
     }

@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pointsman_protocol::auth::Plugin;
-use pointsman_protocol::compress::Algorithm;
 use pointsman_protocol::capability::{Capabilities, MariadbCapabilities};
+use pointsman_protocol::compress::Algorithm;
 use pointsman_protocol::handshake::Greeting;
 use pointsman_router::intent::Flavour;
 use pointsman_router::topology::{ServerId, ServerView, State, Topology};

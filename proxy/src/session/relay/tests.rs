@@ -12,8 +12,7 @@ const OK: &[u8] = &[0, 1, 5, 2, 0, 0, 0];
 const OK_WITH_SCHEMA: &[u8] = &[0, 0, 0, 2, 0x40, 0, 0, 0, 5, 1, 3, 2, b'a', b'b'];
 const OK_WITHOUT_TRACKER: &[u8] = &[0, 0, 0, 2, 0, 0, 0];
 /// An OK with `last_gtid` = `0-1-9`.
-const OK_WITH_GTID: &[u8] =
-    b"\x00\x01\x00\x02\x40\x00\x00\x00\x12\x00\x10\x09last_gtid\x050-1-9";
+const OK_WITH_GTID: &[u8] = b"\x00\x01\x00\x02\x40\x00\x00\x00\x12\x00\x10\x09last_gtid\x050-1-9";
 const COLUMN: &[u8] = b"\x03def\x00\x00\x00\x01a\x00\x0c\x3f\x00\x01\x00\x00\x00\x08\x81\x00\x00\x00\x00";
 const EOF_PACKET: &[u8] = &[0xfe, 0, 0, 2, 0];
 const READ_ONLY: &[u8] = b"\xff\x0a\x05#HY000read-only";
@@ -123,7 +122,9 @@ async fn a_read_only_error_is_held_back_only_where_the_statement_can_run_elsewhe
     assert_eq!(reply.error, Some(1290));
     scene.options.hold_back = HoldBack::Misrouted;
     let (reply, got) = scene.play(&packets(&[READ_ONLY]), 4096).await;
-    assert!(matches!(reply, Err(RelayError::HeldBack(error)) if error.code == 1290 && error.message == b"read-only"));
+    assert!(
+        matches!(reply, Err(RelayError::HeldBack(error)) if error.code == 1290 && error.message == b"read-only")
+    );
     assert!(got.is_empty());
 }
 
