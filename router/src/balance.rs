@@ -223,3 +223,190 @@ impl<'a> Choice<'a> {
 const LATENCY_GAIN: f64 = 0.125;
 /// The share of its weight with which a server starts after it came back.
 const FIRST_SHARE: f64 = 0.05;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOW_START: Duration = Duration::from_secs(10);
+    const LONG_AFTER: Duration = Duration::from_secs(1000);
+
+    fn balancer(algorithm: Balance) -> Balancer {
+        let routing = Routing { balance: algorithm, slow_start: SLOW_START, ..Routing::default() };
+        Balancer::new(&routing, 4)
+    }
+
+    fn candidate(id: u16, weight: u32) -> Candidate {
+        Candidate { id: ServerId(id), weight, fresh: true, near: true, online_since: Duration::ZERO }
+    }
+
+    /// The first numbers of a fixed sequence that is spread evenly.
+    fn numbers() -> impl Iterator<Item = u64> {
+        (1..).map(|step: u64| step.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// How often each of four servers is picked in 1,000 decisions, with one statement after the other.
+    fn shares(balancer: &mut Balancer, candidates: &[Candidate], now: Duration) -> [usize; 4] {
+        let mut shares = [0; 4];
+        for random in numbers().take(1000) {
+            if let Some(id) = balancer.pick(candidates, now, random) {
+                shares[usize::from(id.0)] += 1;
+            }
+        }
+        shares
+    }
+
+    const ALL: [Balance; 5] = [
+        Balance::Adaptive,
+        Balance::RoundRobin,
+        Balance::WeightedRoundRobin,
+        Balance::LeastConnections,
+        Balance::Random,
+    ];
+
+    /// Each share may be off by 2 % of all decisions.
+    fn check(algorithm: Balance, candidates: &[Candidate], expected: [usize; 4]) {
+        let shares = shares(&mut balancer(algorithm), candidates, LONG_AFTER);
+        let close = shares.iter().zip(expected).all(|(share, expected)| share.abs_diff(expected) <= 20);
+        assert!(close, "{algorithm:?} {candidates:?}: {shares:?}, expected {expected:?}");
+    }
+
+    #[test]
+    fn equal_servers_get_equal_shares() {
+        for algorithm in ALL {
+            check(algorithm, &[candidate(1, 100), candidate(2, 100)], [0, 500, 500, 0]);
+            check(algorithm, &[candidate(3, 1)], [0, 0, 0, 1000]);
+        }
+    }
+
+    #[test]
+    fn shares_follow_weights() {
+        let weighted = [candidate(1, 300), candidate(2, 100), candidate(3, 0)];
+        for algorithm in [Balance::Adaptive, Balance::WeightedRoundRobin, Balance::Random] {
+            check(algorithm, &weighted, [0, 750, 250, 0]);
+        }
+        check(Balance::RoundRobin, &weighted, [0, 500, 500, 0]);
+        // Idle servers: the one with the most capacity for one statement.
+        check(Balance::LeastConnections, &weighted, [0, 1000, 0, 0]);
+    }
+
+    #[test]
+    fn nobody_is_picked_without_weight() {
+        for algorithm in ALL {
+            check(algorithm, &[], [0; 4]);
+            check(algorithm, &[candidate(1, 0), candidate(2, 0)], [0; 4]);
+            // A server that joined after the start of the worker.
+            let unknown = balancer(algorithm).pick(&[candidate(9, 1)], LONG_AFTER, 7);
+            assert!(unknown.is_none_or(|id| id == ServerId(9)));
+        }
+    }
+
+    #[test]
+    fn fresh_comes_before_near_and_near_before_far() {
+        let stale_near = Candidate { fresh: false, ..candidate(0, 100) };
+        let fresh_far = Candidate { near: false, ..candidate(1, 100) };
+        let fresh_near = candidate(2, 100);
+        let stale_far = Candidate { fresh: false, near: false, ..candidate(3, 100) };
+        for algorithm in ALL {
+            check(algorithm, &[stale_near, fresh_far, fresh_near, stale_far], [0, 0, 1000, 0]);
+            check(algorithm, &[stale_near, fresh_far, stale_far], [0, 1000, 0, 0]);
+            check(algorithm, &[stale_near, stale_far], [1000, 0, 0, 0]);
+            check(algorithm, &[Candidate { weight: 0, ..fresh_near }, stale_far], [0, 0, 0, 1000]);
+        }
+    }
+
+    #[test]
+    fn a_server_that_comes_back_starts_slowly() {
+        let check = |algorithm, online: u64, least: usize, most: usize| {
+            let back = Candidate { online_since: Duration::from_secs(1000 - online), ..candidate(2, 100) };
+            let shares = shares(&mut balancer(algorithm), &[candidate(1, 100), back], LONG_AFTER);
+            let share = shares[2];
+            assert!((least..=most).contains(&share), "{algorithm:?} after {online} s: {share}");
+        };
+        for algorithm in [Balance::Adaptive, Balance::WeightedRoundRobin, Balance::Random] {
+            check(algorithm, 0, 25, 70);
+            check(algorithm, 5, 300, 360);
+            check(algorithm, 10, 480, 520);
+            check(algorithm, 900, 480, 520);
+        }
+        check(Balance::RoundRobin, 0, 10, 70);
+        check(Balance::RoundRobin, 10, 480, 520);
+        check(Balance::LeastConnections, 0, 0, 0);
+    }
+
+    #[test]
+    fn round_robin_goes_on_where_it_was() {
+        let mut balancer = balancer(Balance::RoundRobin);
+        let all = [candidate(0, 1), candidate(1, 1), candidate(2, 1)];
+        let mut next = |candidates: &[Candidate]| balancer.pick(candidates, LONG_AFTER, 0).unwrap().0;
+        assert_eq!([next(&all), next(&all), next(&all), next(&all)], [0, 1, 2, 0]);
+        assert_eq!([next(&all[2..]), next(&all), next(&all[1..]), next(&all[..1])], [2, 0, 1, 0]);
+    }
+
+    #[test]
+    fn smooth_round_robin_does_not_come_in_bursts() {
+        let mut balancer = balancer(Balance::WeightedRoundRobin);
+        let candidates = [candidate(0, 5), candidate(1, 1), candidate(2, 1)];
+        let turns: Vec<u16> = (0..7).map(|_| balancer.pick(&candidates, LONG_AFTER, 0).unwrap().0).collect();
+        assert_eq!(turns, [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn least_connections_weighs_what_is_outstanding() {
+        let mut balancer = balancer(Balance::LeastConnections);
+        let candidates = [candidate(0, 200), candidate(1, 100)];
+        let mut begun = [0; 2];
+        for random in numbers().take(30) {
+            let id = balancer.pick(&candidates, LONG_AFTER, random).unwrap();
+            balancer.started(id);
+            begun[usize::from(id.0)] += 1;
+        }
+        assert_eq!(begun, [20, 10]);
+        for _ in 0..15 {
+            balancer.finished(ServerId(0), Duration::from_millis(1));
+        }
+        assert_eq!(balancer.outstanding(ServerId(0)), 5);
+        assert_eq!(balancer.pick(&candidates, LONG_AFTER, 7), Some(ServerId(0)));
+    }
+
+    #[test]
+    fn adaptive_leaves_slow_and_stuck_servers_a_trickle() {
+        let candidates = [candidate(0, 100), candidate(1, 100)];
+        let mut slow = balancer(Balance::Adaptive);
+        for _ in 0..100 {
+            slow.finished(ServerId(0), Duration::from_micros(200));
+            slow.finished(ServerId(1), Duration::from_micros(2000));
+        }
+        let share = shares(&mut slow, &candidates, LONG_AFTER)[1];
+        assert!((1..=40).contains(&share), "ten times slower: {share}");
+
+        let mut stuck = balancer(Balance::Adaptive);
+        for _ in 0..20 {
+            stuck.started(ServerId(1));
+        }
+        let share = shares(&mut stuck, &candidates, LONG_AFTER)[1];
+        assert!(share <= 10, "twenty outstanding: {share}");
+        for _ in 0..20 {
+            stuck.abandoned(ServerId(1));
+        }
+        let share = shares(&mut stuck, &candidates, LONG_AFTER)[1];
+        assert!((480..=520).contains(&share), "none outstanding any more: {share}");
+    }
+
+    #[test]
+    fn an_unmeasured_server_counts_as_fast() {
+        let mut balancer = balancer(Balance::Adaptive);
+        balancer.finished(ServerId(0), Duration::from_millis(5));
+        let shares = shares(&mut balancer, &[candidate(0, 100), candidate(1, 100)], LONG_AFTER);
+        assert!((480..=520).contains(&shares[1]), "{shares:?}");
+    }
+
+    #[test]
+    fn outstanding_never_goes_below_zero() {
+        let mut balancer = balancer(Balance::Adaptive);
+        balancer.abandoned(ServerId(1));
+        balancer.finished(ServerId(1), Duration::ZERO);
+        balancer.started(ServerId(99));
+        assert_eq!(balancer.outstanding(ServerId(1)), 0);
+    }
+}

@@ -169,7 +169,7 @@ fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 /// How much of a faulty element an error repeats.
-const FRAGMENT_BYTES: usize = 48;
+const FRAGMENT_BYTES: usize = 96;
 
 #[cfg(test)]
 mod tests;

@@ -178,13 +178,13 @@ fn in_read_only_transaction(request: &Request<'_>) -> Decision {
         | Kind::Use
         | Kind::Diagnostics
         | Kind::ServerQuestion
+        | Kind::Lock
+        | Kind::Xa
         | Kind::Kill
-        | Kind::Empty => (leaves - Pins::TEMPORARY_TABLE).is_empty() || leaves == Pins::ONE_SHOT,
+        | Kind::Empty => (leaves - Pins::TEMPORARY_TABLE).is_empty(),
         Kind::Begin
         | Kind::BeginReadOnly
         | Kind::Ddl
-        | Kind::Xa
-        | Kind::Lock
         | Kind::TextPrepare
         | Kind::Handler
         | Kind::Call

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::replayable::{NAMES, Replayable, is_charset};
+use super::replayable::{NAMES, Replayable, Setting};
 use super::{Pins, SessionState};
 use crate::intent::Flavour;
 
@@ -82,12 +82,12 @@ impl ConnectionState {
         if self.applied.role.is_some() && wanted.role.is_none() && session.flavour() == Flavour::Mariadb {
             return SyncPlan::Unusable;
         }
-        if self.dirty || leaves_behind(&self.applied, wanted) {
+        if self.dirty || leaves_behind(&self.applied, wanted, session.login_collation()) {
             let mut reset = self.clone();
             reset.after_reset();
-            return SyncPlan::ResetThenApply(steps(&reset.applied, wanted));
+            return SyncPlan::ResetThenApply(steps(&reset.applied, wanted, session.login_collation()));
         }
-        SyncPlan::Apply(steps(&self.applied, wanted))
+        SyncPlan::Apply(steps(&self.applied, wanted, session.login_collation()))
     }
 
     /// The connection is now in the session's state, and holds what the session is pinned by.
@@ -109,20 +109,19 @@ impl ConnectionState {
 }
 
 /// Whether the connection has something that the session has not, and that only a reset takes away.
-fn leaves_behind(applied: &Replayable, wanted: &Replayable) -> bool {
-    let charset = applied.settings.iter().any(|s| is_charset(&s.name));
-    let keeps_charset = wanted.settings.iter().any(|s| &*s.name == NAMES);
-    (charset && !keeps_charset && differ_in_charset(applied, wanted))
+fn leaves_behind(applied: &Replayable, wanted: &Replayable, login_collation: u16) -> bool {
+    let charset_stays = login_collation == 0
+        && wanted.setting(NAMES).is_none()
+        && applied.settings.iter().any(Setting::is_charset);
+    charset_stays && differ_in_charset(applied, wanted)
         || applied.user_variables.iter().any(|variable| wanted.user_variable(&variable.name).is_none())
 }
 
 fn differ_in_charset(applied: &Replayable, wanted: &Replayable) -> bool {
-    let of =
-        |of: &Replayable| of.settings.iter().filter(|s| is_charset(&s.name)).cloned().collect::<Vec<_>>();
-    of(applied) != of(wanted)
+    !applied.settings.iter().filter(|s| s.is_charset()).eq(wanted.settings.iter().filter(|s| s.is_charset()))
 }
 
-fn steps(from: &Replayable, to: &Replayable) -> Steps {
+fn steps(from: &Replayable, to: &Replayable, login_collation: u16) -> Steps {
     let mut steps = Vec::new();
     if from.role != to.role {
         let sql = to.role.as_deref().unwrap_or("SET ROLE DEFAULT");
@@ -132,26 +131,27 @@ fn steps(from: &Replayable, to: &Replayable) -> Steps {
     if let Some(schema) = to.schema.as_ref().filter(|_| from.schema != to.schema) {
         steps.push(Step::InitDb(schema.clone()));
     }
-    steps.extend(set_statement(from, to).map(Step::Query));
+    steps.extend(set_statement(from, to, login_collation).map(Step::Query));
     // In a statement of their own: their literals are read in the character set and sql_mode just set.
     steps.extend(user_variables_statement(from, to).map(Step::Query));
     steps
 }
 
 /// One SET of everything that differs; both flavours take NAMES as an element of the list.
-fn set_statement(from: &Replayable, to: &Replayable) -> Option<Vec<u8>> {
+fn set_statement(from: &Replayable, to: &Replayable, login_collation: u16) -> Option<Vec<u8>> {
     let mut list = List::default();
-    for dropped in from.settings.iter().filter(|s| !is_charset(&s.name) && to.setting(&s.name).is_none()) {
+    for dropped in from.settings.iter().filter(|s| !s.is_charset() && to.setting(&s.name).is_none()) {
         list.element(&["@@SESSION.", &dropped.name, "=DEFAULT"]);
     }
-    let charset_differs = differ_in_charset(from, to);
-    for setting in &to.settings {
-        if is_charset(&setting.name) {
-            // All or none, as they override each other.
-            if charset_differs {
-                list.setting(setting);
-            }
-        } else if from.setting(&setting.name) != Some(setting) {
+    if differ_in_charset(from, to) {
+        // All or none, as they override each other; without SET NAMES, from what the login gave.
+        if to.setting(NAMES).is_none() && from.settings.iter().any(Setting::is_charset) {
+            list.login_charset(login_collation);
+        }
+        to.settings.iter().filter(|s| s.is_charset()).for_each(|setting| list.setting(setting));
+    }
+    for setting in to.settings.iter().filter(|s| !s.is_charset()) {
+        if from.setting(&setting.name) != Some(setting) {
             list.setting(setting);
         }
     }
@@ -186,7 +186,14 @@ impl List {
         }
     }
 
-    fn setting(&mut self, setting: &super::replayable::Setting) {
+    /// By number: servers take the number of a collation where they take its name.
+    fn login_charset(&mut self, collation: u16) {
+        for name in ["character_set_client", "character_set_results", "collation_connection"] {
+            self.element(&["@@SESSION.", name, "=", &collation.to_string()]);
+        }
+    }
+
+    fn setting(&mut self, setting: &Setting) {
         if &*setting.name == NAMES {
             self.element(&[&setting.value]);
         } else {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::replayable::{Replayable, TooMuch, is_charset};
+use super::replayable::{Replayable, Setting, TooMuch, is_charset};
 use super::{NAMES, Pins, Seen, SessionState, Transaction, mode, sql};
 use crate::gtid::GtidSet;
 use crate::intent::{Action, Effects, Flavour, Intent, Kind, Target};
@@ -147,11 +147,13 @@ impl SessionState {
         count(&mut self.handlers, effects, Effects::HANDLER_OPEN, Effects::HANDLER_CLOSE);
         pins.set(Pins::HANDLER, self.handlers > 0);
         if effects.contains(Effects::ONE_SHOT) {
-            self.one_shot_transaction = intent.kind == Kind::SetTransaction;
+            let is_transaction = |action| matches!(action, &Action::SetTransaction { session: false, .. });
+            self.one_shot_transaction =
+                actions(intent).any(is_transaction) && !self.pins.contains(Pins::ONE_SHOT);
         }
         self.set_pins(pins, now);
-        for action in intent.actions.iter().flat_map(|actions| actions.iter()) {
-            self.act(action, now);
+        for action in actions(intent) {
+            self.act(action, observed, now);
         }
         self.observe_trackers(intent, observed, now);
     }
@@ -160,20 +162,25 @@ impl SessionState {
     fn all_tracked(&self, intent: &Intent, observed: &Observed<'_>) -> bool {
         let mut named = false;
         let mut tracked = true;
-        for action in intent.actions.iter().flat_map(|actions| actions.iter()) {
+        for action in actions(intent) {
             if let Action::SetFromExpression { name } = action {
                 named = true;
                 let is_autocommit = name.eq_ignore_ascii_case("autocommit") && observed.has_status;
-                let told = |(told, _): &(Vec<u8>, Vec<u8>)| told.eq_ignore_ascii_case(name.as_bytes());
-                tracked &= is_autocommit || observed.variables.iter().any(told);
+                tracked &= is_autocommit || observed.tells(name);
             }
         }
         named && tracked
     }
 
-    fn act(&mut self, action: &Action, now: Duration) {
+    fn act(&mut self, action: &Action, observed: &Observed<'_>, now: Duration) {
         match action {
             Action::SetVariable { name, value } => self.set_variable(name, value, now),
+            Action::SetNames { charset, .. } if charset.eq_ignore_ascii_case(DEFAULT) => {
+                // The server's own default, which only the trackers tell.
+                if !observed.tells("character_set_client") {
+                    self.pin(Pins::UNTRACKED_SET, now);
+                }
+            }
             Action::SetNames { sql, charset } => self.set_names(sql, charset, now),
             Action::SetUserVariable { name, value } => {
                 let set = self.try_change(|replayable| replayable.set_user_variable(name, value));
@@ -193,7 +200,7 @@ impl SessionState {
             }
             Action::SetRole { sql } => self.change(|replayable| replayable.role = Some((**sql).into())),
             Action::SetConsistency(consistency) => self.consistency = *consistency,
-            Action::Use(schema) => self.set_schema((!schema.is_empty()).then_some(schema)),
+            Action::Use(schema) => self.change_schema(schema, now),
             Action::Kill { .. } => {}
         }
     }
@@ -251,10 +258,22 @@ impl SessionState {
         }
     }
 
+    /// An empty name is none.
+    fn change_schema(&mut self, schema: &[u8], now: Duration) {
+        let before = self.replayable.clone();
+        self.set_schema((!schema.is_empty()).then_some(schema));
+        // SET CHARACTER SET took the collation of the schema of its time.
+        let took =
+            |setting: &Setting| !setting.value.get(..5).is_some_and(|w| w.eq_ignore_ascii_case("names"));
+        if before.schema != self.replayable.schema && self.replayable.setting(NAMES).is_some_and(took) {
+            self.pin(Pins::UNTRACKED_SET, now);
+        }
+    }
+
     /// Trackers win over what the text said, except where the text was exact and the tracker is coarser.
     fn observe_trackers(&mut self, intent: &Intent, observed: &Observed<'_>, now: Duration) {
         if let Some(schema) = observed.schema {
-            self.set_schema((!schema.is_empty()).then_some(schema));
+            self.change_schema(schema, now);
         }
         for (name, value) in observed.variables {
             let Ok(name) = str::from_utf8(name) else { continue };
@@ -274,8 +293,13 @@ impl SessionState {
         if name == "character_set_client" {
             self.mode.unsafe_charset = mode::is_unsafe_charset(&text.to_ascii_lowercase());
         }
-        if !set_by_literal(intent, name) {
-            self.record(name, sql::tracked_value(name, value).as_deref(), now);
+        if is_charset(name) && actions(intent).any(names_a_charset) {
+            // SET NAMES says more: it has the collation too.
+            return;
+        }
+        let told = sql::tracked_value(name, value);
+        if told.is_some() || !actions(intent).any(|action| sets(action, name)) {
+            self.record(name, told.as_deref(), now);
         }
     }
 
@@ -316,6 +340,13 @@ impl SessionState {
         if set.is_err() {
             self.pin(pins, now);
         }
+    }
+}
+
+impl Observed<'_> {
+    /// Whether the trackers tell a value of this variable.
+    fn tells(&self, name: &str) -> bool {
+        self.variables.iter().any(|(told, _)| told.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 
@@ -360,20 +391,16 @@ fn canonical(flavour: Flavour, name: &str) -> &str {
     }
 }
 
-/// Whether the statement's own text told the value of a variable exactly.
-fn set_by_literal(intent: &Intent, name: &str) -> bool {
-    intent.actions.iter().flat_map(|actions| actions.iter()).any(|action| match action {
-        Action::SetVariable { name: set, .. } => set.eq_ignore_ascii_case(name),
-        Action::SetNames { .. } => is_charset(name),
-        Action::SetTransaction { session, .. } => *session && name.contains("isolation"),
-        Action::SetUserVariable { .. }
-        | Action::SetAutocommit(_)
-        | Action::SetFromExpression { .. }
-        | Action::SetRole { .. }
-        | Action::SetConsistency(_)
-        | Action::Use(_)
-        | Action::Kill { .. } => false,
-    })
+fn actions(intent: &Intent) -> impl Iterator<Item = &Action> {
+    intent.actions.iter().flat_map(|actions| actions.iter())
+}
+
+fn names_a_charset(action: &Action) -> bool {
+    matches!(action, Action::SetNames { charset, .. } if !charset.eq_ignore_ascii_case(DEFAULT))
+}
+
+fn sets(action: &Action, variable: &str) -> bool {
+    matches!(action, Action::SetVariable { name, .. } if name.eq_ignore_ascii_case(variable))
 }
 
 /// Whether the statement ends the life of SET TRANSACTION for the next transaction.
@@ -401,6 +428,8 @@ fn count(counter: &mut u32, effects: Effects, more: Effects, fewer: Effects) {
 
 /// How long a session stays with one replica before it chooses anew.
 pub(crate) const STAY: Duration = Duration::from_secs(2);
+/// The word that stands for a server's own value.
+const DEFAULT: &str = "default";
 /// Tracked variables that are no setting.
 const OURS: [&str; 2] = ["last_gtid", "statement_id"];
 /// Errors that come before anything is executed: 1044, 1064, 1142, 1143, 1227, 1370.

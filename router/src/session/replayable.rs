@@ -144,6 +144,10 @@ impl PartialEq for Replayable {
 }
 
 impl Setting {
+    pub(super) fn is_charset(&self) -> bool {
+        is_charset(&self.name)
+    }
+
     fn bytes(&self) -> usize {
         self.name.len() + self.value.len()
     }
