@@ -224,7 +224,7 @@ proptest! {
         let inside = nb.iter().all(|(source, set)| na.get(source).is_some_and(|mine| set.is_subset(mine)));
         prop_assert_eq!(a.contains(&b), inside);
 
-        let mut rest = na.clone();
+        let mut rest = na;
         for (source, set) in &mut rest {
             set.retain(|number| !nb.get(source).is_some_and(|theirs| theirs.contains(number)));
         }

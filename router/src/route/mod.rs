@@ -197,6 +197,9 @@ fn in_read_only_transaction(request: &Request<'_>) -> Decision {
 
 fn place(request: &Request<'_>, topology: &Topology) -> Place {
     let intent = request.intent;
+    if request.listener_read_only && intent.target == Target::Primary {
+        return Place::Replica("read-only listener".into());
+    }
     match intent.target {
         Target::Any => return Place::Anywhere,
         Target::Session | Target::SameAsTransaction if may_run_without_primary(request, topology) => {
@@ -207,6 +210,9 @@ fn place(request: &Request<'_>, topology: &Topology) -> Place {
         Target::Primary if intent.kind == Kind::BeginReadOnly => {}
         Target::Primary => return Place::Primary("not proven to be a pure read".into()),
         Target::Replica => {}
+    }
+    if request.listener_read_only {
+        return Place::Replica("pure read".into());
     }
     if intent.hint == Some(Hint::Primary) {
         return Place::Primary("hint".into());
@@ -236,9 +242,6 @@ fn may_run_on_replica(request: &Request<'_>) -> bool {
 /// Why a proven read does not leave the primary.
 fn keeps_on_primary(request: &Request<'_>) -> Option<&'static str> {
     let (intent, session) = (request.intent, request.session);
-    if request.listener_read_only {
-        return None;
-    }
     if intent.needs.contains(Needs::STOPPED_BY_READ_ONLY) && !request.stopped_by_read_only {
         return Some("a stored function, and read_only does not stop this account");
     }

@@ -118,7 +118,8 @@ impl SessionState {
             pins -= Pins::UNTRACKED_SET | Pins::ONE_SHOT | Pins::TEXT_PREPARE;
         }
         let may_have_begun = !self.autocommit()
-            || matches!(intent.kind, Kind::Multi | Kind::Call | Kind::TextPrepare | Kind::Begin | Kind::Xa);
+            || intent.effects.contains(Effects::UNKNOWN_STATE)
+            || matches!(intent.kind, Kind::Multi | Kind::Begin | Kind::Xa);
         pins.set(Pins::TRANSACTION, may_have_begun);
         self.pin(pins, now);
     }
