@@ -10,6 +10,7 @@ pub mod error;
 pub mod exchange;
 pub mod net;
 pub mod sandbox;
+pub mod serve;
 pub mod session;
 pub mod shared;
 pub mod tls;

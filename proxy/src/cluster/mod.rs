@@ -1,10 +1,15 @@
 //! What is known of the servers: monitors ask, one task judges and publishes, and other tasks read what changes
 //! slowly or interrupt statements. All of it runs on the control plane's own runtime.
 
+mod catalogue;
 mod clock;
 pub mod connection;
+mod defaults;
+pub mod facts;
 pub mod flavour;
+pub mod kill;
 mod monitor;
+pub mod positions;
 mod task;
 
 use std::sync::Arc;

@@ -88,8 +88,10 @@ impl Session {
         }
         self.statements.last_id = self.statements.last_id.wrapping_add(1).max(1);
         let id = self.statements.last_id;
+        self.substitute(&mut job);
+        let text = job.replacement.as_deref().unwrap_or(&self.client.bytes()[..job.len]);
         let statement = Statement {
-            prepare: self.client.bytes()[HEADER_LEN..job.len].into(),
+            prepare: text[HEADER_LEN..].into(),
             intent: job.intent.clone(),
             digest: job.digest,
             parameters: 0,

@@ -25,8 +25,11 @@ impl Session {
             return;
         }
         let payload = &self.client.bytes()[HEADER_LEN..job.len];
-        let Ok(Command::Query(query)) = Command::parse(payload, &self.login.capabilities) else { return };
-        let sql = query.sql;
+        let (sql, runs_now) = match Command::parse(payload, &self.login.capabilities) {
+            Ok(Command::Query(query)) => (query.sql, true),
+            Ok(Command::StmtPrepare(sql)) => (sql, false),
+            Ok(_) | Err(_) => return,
+        };
         let mut edits = Vec::new();
         // An answer that names connections is translated as a whole: there the server's own id is right.
         if job.intent.needs.contains(Needs::CONNECTION_ID) && !job.intent.needs.contains(Needs::PROCESS_IDS) {
@@ -38,7 +41,7 @@ impl Session {
                 edits.push(edit(sql, &call, &socket));
             }
         }
-        if job.intent.needs.contains(Needs::DIAGNOSTICS) && !self.diagnostics_are_at_hand() {
+        if runs_now && job.intent.needs.contains(Needs::DIAGNOSTICS) && !self.diagnostics_are_at_hand() {
             self.edit_calls(sql, "row_count", &self.last.row_count.to_string(), &mut edits);
             self.edit_calls(sql, "found_rows", &self.last.found_rows.to_string(), &mut edits);
         }
