@@ -22,7 +22,7 @@ use tokio::task::LocalSet;
 
 use crate::backend::pool::IdlePool;
 use crate::counters::Counters;
-use crate::net::{ClientAddress, ListenerKind, Stream};
+use crate::net::{ClientAddress, ListenerKind, Seat, Stream};
 use crate::session;
 use crate::shared::Shared;
 
@@ -60,6 +60,8 @@ pub struct Accepted {
     pub socket: AcceptedSocket,
     pub listener: ListenerKind,
     pub address: ClientAddress,
+    /// Kept for as long as the session lives.
+    pub seat: Seat,
 }
 
 /// See [`Accepted`].
@@ -411,9 +413,10 @@ fn start_session(worker: &Rc<Worker>, client: Accepted, load: Arc<AtomicUsize>) 
     let guard = SessionGuard { worker: worker.clone(), id, load };
     tokio::task::spawn_local(async move {
         let _guard = guard;
-        match client.socket.into_stream() {
-            Ok(stream) => session::run(worker, slot, stream, client.listener, client.address).await,
-            Err(error) => tracing::warn!(client = %client.address, %error, "socket cannot be used"),
+        let Accepted { socket, listener, address, seat: _seat } = client;
+        match socket.into_stream() {
+            Ok(stream) => session::run(worker, slot, stream, listener, address).await,
+            Err(error) => tracing::warn!(client = %address, %error, "socket cannot be used"),
         }
     });
 }

@@ -19,7 +19,7 @@ use super::connection::ServerConnection;
 use super::prepared::PreparedStatements;
 use crate::buffer::Lane;
 use crate::error::ClientError;
-use crate::net::Stream;
+use crate::net::{Side, Stream, tune};
 use crate::session::login::Identity;
 use crate::users::Account;
 use crate::worker::Worker;
@@ -123,7 +123,7 @@ async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<Server
 
 async fn dial(address: &str) -> io::Result<Stream> {
     let socket = TcpStream::connect(address).await?;
-    socket.set_nodelay(true)?;
+    tune(&socket, Side::Server)?;
     Ok(Stream::tcp(socket))
 }
 

@@ -2,14 +2,21 @@
 //!
 //! Nothing here knows the MySQL protocol, except for the one error that a full listener answers with.
 
+mod acceptor;
+mod announced;
 mod compressed;
+mod listen;
+mod options;
 mod stream;
 mod tls_stream;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+pub use acceptor::{Acceptor, Seat};
 pub use compressed::Compressed;
+pub use listen::BindError;
+pub use options::{Side, tune};
 pub use stream::{Socket, Stream};
 pub use tls_stream::TlsStream;
 

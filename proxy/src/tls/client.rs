@@ -53,7 +53,9 @@ impl ClientTls {
     /// As [`TlsStream::handshake`]; [`io::ErrorKind::InvalidInput`] for a host that no certificate can name.
     pub async fn connect(&self, stream: Stream, host: &str) -> io::Result<Stream> {
         let socket = plain(stream)?;
-        let name = match ServerName::try_from(host.trim_end_matches('.').to_owned()) {
+        // An IPv6 address may come in the brackets that keep it apart from its port.
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let name = match ServerName::try_from(bare.trim_end_matches('.').to_owned()) {
             Ok(name) => name,
             Err(_) if self.mode != BackendTlsMode::VerifyIdentity => unverified(),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
