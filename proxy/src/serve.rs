@@ -23,7 +23,7 @@ use crate::worker::Workers;
 #[derive(Debug)]
 pub struct Running {
     pub shared: Arc<Shared>,
-    pub workers: Workers,
+    pub workers: Arc<Workers>,
     pub cluster: Handle,
 }
 
@@ -72,7 +72,7 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     tokio::spawn(Arc::new(Killer::new(account.clone())).run(kill_requests));
     tokio::spawn(positions::run(questions, topology.clone(), account.clone()));
     tokio::spawn(Reader { users, account, topology, period: config.users.refresh }.run());
-    Ok(Running { shared, workers, cluster })
+    Ok(Running { shared, workers: Arc::new(workers), cluster })
 }
 
 /// Hands each notice of a statement that changed something to whoever reads that anew.

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -289,7 +289,7 @@ impl<T> Cached<T> {
 pub struct Workers {
     shared: Arc<Shared>,
     loads: Vec<Arc<AtomicUsize>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Workers {
@@ -318,7 +318,7 @@ impl Workers {
         }
         // Set once per process start; a second set would mean two sets of workers on one `Shared`.
         drop(shared.workers.set(senders));
-        Ok(Self { shared: shared.clone(), loads, threads })
+        Ok(Self { shared: shared.clone(), loads, threads: Mutex::new(threads) })
     }
 
     /// Hands a new client to the least loaded worker.
@@ -337,9 +337,10 @@ impl Workers {
     }
 
     /// Ends every session and waits for the threads.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         self.shared.broadcast(|| Message::Stop);
-        for thread in self.threads {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // A worker that panicked has been logged by the panic hook.
             drop(thread.join());
         }

@@ -8,7 +8,9 @@ mod config;
 mod dsn;
 mod exit;
 mod generate;
+mod logging;
 mod output;
+mod serve;
 mod settings;
 mod status;
 
@@ -39,6 +41,8 @@ Exit codes: 0 ok, 1 unexpected error, 2 fault in the command line or configurati
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the proxy in the foreground.
+    Serve(settings::SettingsArgs),
     /// Look at the configuration: check it, show it, compare two, print its schema.
     Config {
         #[command(subcommand)]
@@ -95,6 +99,7 @@ pub fn run() -> ExitCode {
 fn execute(cli: Cli) -> Outcome {
     let format = cli.output;
     match cli.command {
+        Command::Serve(settings) => serve::run(&settings),
         Command::Config { command } => config::run(command, format),
         Command::Status(remote) => wait_for(status::status(&remote.client()?, format)),
         Command::Sessions(remote) => wait_for(status::sessions(&remote.client()?, format)),
