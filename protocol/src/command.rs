@@ -19,10 +19,8 @@ pub enum Command<'a> {
     /// The schema's name.
     InitDb(&'a [u8]),
     Query(Query<'a>),
-    FieldList {
-        table: &'a [u8],
-        wildcard: &'a [u8],
-    },
+    /// A table, and a pattern for its columns behind a zero byte. Servers do not insist on that byte, nor do we.
+    FieldList(&'a [u8]),
     /// What to flush, as bits.
     Refresh(u8),
     Shutdown,
@@ -87,7 +85,7 @@ impl<'a> Command<'a> {
             code::QUIT => Self::Quit,
             code::INIT_DB => Self::InitDb(reader.rest()),
             code::QUERY => Self::Query(Query::parse(&mut reader, *capabilities)?),
-            code::FIELD_LIST => Self::FieldList { table: reader.nul_terminated()?, wildcard: reader.rest() },
+            code::FIELD_LIST => Self::FieldList(reader.rest()),
             code::REFRESH => Self::Refresh(reader.u8()?),
             code::SHUTDOWN => Self::Shutdown,
             code::STATISTICS => Self::Statistics,
@@ -125,7 +123,7 @@ impl<'a> Command<'a> {
             }
             Self::StmtPrepare(_) => Grammar::Prepare,
             Self::StmtFetch { .. } => Grammar::Fetch,
-            Self::FieldList { .. } => Grammar::FieldList,
+            Self::FieldList(_) => Grammar::FieldList,
             Self::Statistics => Grammar::Statistics,
             Self::SetOption(_) => Grammar::SetOption,
             Self::InitDb(_)

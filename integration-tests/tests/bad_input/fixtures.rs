@@ -71,7 +71,7 @@ pub(crate) fn commands() -> Vec<Bad> {
     let mut list = vec![
         ended("an empty packet", vec![0, 0, 0, 0]),
         ended("a wrong sequence number", framed(7, &[PING])),
-        ended("a table without end", framed(0, b"\x04app")),
+        Bad { then: Then::Either, ..ended("a table without end", framed(0, b"\x04app")) },
         refused("junk for a statement", 1064, &[&[QUERY][..], &[0xff; 64]].concat()),
         refused("a statement of nothing", 1065, &[QUERY]),
         Bad { then: Then::Either, ..ended("a user of nothing", framed(0, &[0x11])) },

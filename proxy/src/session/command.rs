@@ -115,7 +115,7 @@ impl Session {
                 Arc::make_mut(&mut job.intent).actions = Some(actions);
                 Task::Run(job)
             }
-            Command::FieldList { .. } => run(Kind::Read, Target::Primary, Grammar::FieldList),
+            Command::FieldList(_) => run(Kind::Read, Target::Primary, Grammar::FieldList),
             Command::Statistics => run(Kind::ServerQuestion, Target::Primary, Grammar::Statistics),
             Command::ProcessInfo => run(Kind::ServerQuestion, Target::Primary, Grammar::Query),
             Command::Refresh(_) => run(Kind::Administration, Target::Primary, Grammar::Ok),
