@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod counters;
 pub mod error;
 pub mod exchange;
+pub mod lifecycle;
 pub mod net;
 pub mod sandbox;
 pub mod serve;

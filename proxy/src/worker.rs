@@ -48,6 +48,8 @@ pub enum Message {
     Holders(mpsc::UnboundedSender<Vec<((ServerId, u32), u32)>>),
     /// List the sessions.
     Sessions(oneshot::Sender<Vec<SessionView>>),
+    /// Count the pinned sessions by reason.
+    Pins(oneshot::Sender<BTreeMap<&'static str, u64>>),
     /// End sessions at their next transaction boundary.
     Drain,
     /// End every session now.
@@ -395,6 +397,15 @@ fn on_message(worker: &Rc<Worker>, message: Message, load: &Arc<AtomicUsize>) {
         Message::Sessions(answer) => {
             // The asker may have given up.
             drop(answer.send(worker.slots.borrow().values().map(|slot| view(slot)).collect()));
+        }
+        Message::Pins(answer) => {
+            let mut pins = BTreeMap::new();
+            for slot in worker.slots.borrow().values() {
+                for &reason in &slot.view.borrow().pins {
+                    *pins.entry(reason).or_default() += 1;
+                }
+            }
+            drop(answer.send(pins));
         }
         Message::Drain => {
             for slot in worker.slots.borrow().values() {

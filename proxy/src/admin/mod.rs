@@ -1,1 +1,243 @@
-//! Under construction.
+//! The admin listener: probes, metrics, the API of the command line, and the status page.
+//!
+//! Everybody who reaches it may look; a change needs the Unix socket or the token.
+
+mod access;
+mod events;
+mod exposition;
+mod health;
+mod metrics;
+mod process;
+mod sessions;
+mod status;
+mod workers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use pointsman_router::topology::ServerId;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tracing::info;
+
+use self::access::{AdminSocket, Door};
+use self::exposition::Format;
+use self::health::Wanted;
+use crate::cluster::{Handle, Refusal, Request};
+use crate::lifecycle::Lifecycle;
+use crate::net::{BindError, UnixSocket, bind_tcp};
+use crate::shared::Shared;
+
+/// What the handlers work with.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub shared: Arc<Shared>,
+    pub cluster: Handle,
+    pub lifecycle: Arc<Lifecycle>,
+    /// What the control plane has counted.
+    pub counted: PrometheusHandle,
+}
+
+impl Admin {
+    /// Starts answering on all of the listeners; they end with the runtime.
+    pub fn serve(&self, listeners: Listeners) {
+        for listener in listeners.tcp {
+            let service = routes(self.clone()).into_make_service_with_connect_info::<Door>();
+            tokio::spawn(async { log_end(axum::serve(listener, service).await) });
+        }
+        if let Some(socket) = listeners.unix {
+            let service = routes(self.clone()).into_make_service_with_connect_info::<Door>();
+            tokio::spawn(async { log_end(axum::serve(AdminSocket(socket), service).await) });
+        }
+    }
+
+    fn may_change(&self, door: Door, headers: &HeaderMap) -> Result<(), Failed> {
+        let token = self.shared.config.admin.token.as_ref();
+        access::may_change(door, headers, token)
+            .map_err(|denied| Failed { status: StatusCode::FORBIDDEN, message: denied.to_string() })
+    }
+}
+
+/// The sockets of the admin listener.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    tcp: Vec<TcpListener>,
+    unix: Option<UnixSocket>,
+}
+
+impl Listeners {
+    /// Opens what is configured. Must be called on a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on.
+    pub fn bind(settings: &pointsman_config::Admin) -> Result<Self, BindError> {
+        let tcp = if settings.address.is_empty() { Vec::new() } else { bind_tcp(&settings.address)? };
+        let unix = settings.socket.as_deref().map(|path| UnixSocket::bind(path, SOCKET_MODE)).transpose()?;
+        Ok(Self { tcp, unix })
+    }
+}
+
+/// Our own user and group; who may change what is decided by the peer's user.
+const SOCKET_MODE: u32 = 0o660;
+
+fn log_end(outcome: std::io::Result<()>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "the admin listener has failed");
+    }
+}
+
+fn routes(admin: Admin) -> Router {
+    Router::new()
+        .route("/", get(page("text/html; charset=utf-8", include_str!("page/index.html"))))
+        .route("/app.js", get(page("text/javascript; charset=utf-8", include_str!("page/app.js"))))
+        .route("/app.css", get(page("text/css; charset=utf-8", include_str!("page/app.css"))))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/startupz", get(startupz))
+        .route("/metrics", get(metrics_text))
+        .route("/api/v1/status", get(status_document))
+        .route("/api/v1/sessions", get(session_list))
+        .route("/api/v1/events", get(event_stream))
+        .route("/api/v1/drain", post(drain))
+        .route("/api/v1/servers/{name}/drain", post(drain_server))
+        .route("/api/v1/servers/{name}/undrain", post(undrain_server))
+        .fallback(unknown_path)
+        .with_state(admin)
+}
+
+/// A request that cannot be answered as asked.
+#[derive(Debug)]
+struct Failed {
+    status: StatusCode,
+    message: String,
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": self.message }))).into_response()
+    }
+}
+
+impl From<workers::Stuck> for Failed {
+    fn from(stuck: workers::Stuck) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: stuck.to_string() }
+    }
+}
+
+/// A part of the status page, which loads nothing from elsewhere.
+fn page(kind: &'static str, text: &'static str) -> impl IntoResponse + Clone {
+    ([(CONTENT_TYPE, kind), (CONTENT_SECURITY_POLICY, "default-src 'self'")], text)
+}
+
+fn probe(verdict: Result<(), String>) -> Response {
+    match verdict {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn livez(State(admin): State<Admin>) -> Response {
+    probe(health::live(&admin).await)
+}
+
+async fn readyz(State(admin): State<Admin>, Query(query): Query<HashMap<String, String>>) -> Response {
+    probe(health::ready(&admin, Wanted::from_role(query.get("role").map(String::as_str))))
+}
+
+async fn startupz(State(admin): State<Admin>) -> Response {
+    probe(health::started(&admin))
+}
+
+async fn metrics_text(State(admin): State<Admin>, headers: HeaderMap) -> Result<Response, Failed> {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
+    let pins = workers::pins(&admin.shared).await?;
+    let view = admin.cluster.view.borrow().clone();
+    let text = metrics::render(&admin.shared, &view, &pins, &admin.counted.render(), format);
+    Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
+}
+
+async fn status_document(State(admin): State<Admin>) -> Response {
+    let view = admin.cluster.view.borrow().clone();
+    Json(status::document(&admin.shared, &view)).into_response()
+}
+
+async fn session_list(State(admin): State<Admin>) -> Result<Response, Failed> {
+    let sessions = workers::sessions(&admin.shared).await?;
+    let view = admin.cluster.view.borrow().clone();
+    Ok(Json(sessions::document(&sessions, &view.topology)).into_response())
+}
+
+async fn event_stream(State(admin): State<Admin>) -> Response {
+    events::stream(admin)
+}
+
+async fn drain(
+    State(admin): State<Admin>,
+    ConnectInfo(door): ConnectInfo<Door>,
+    headers: HeaderMap,
+) -> Result<Response, Failed> {
+    admin.may_change(door, &headers)?;
+    info!(?door, "asked to drain");
+    admin.lifecycle.ask_to_end();
+    Ok(Json(json!({ "draining": true })).into_response())
+}
+
+async fn drain_server(
+    state: State<Admin>,
+    name: Path<String>,
+    door: ConnectInfo<Door>,
+    headers: HeaderMap,
+) -> Result<Response, Failed> {
+    set_draining(state, name, door, headers, true).await
+}
+
+async fn undrain_server(
+    state: State<Admin>,
+    name: Path<String>,
+    door: ConnectInfo<Door>,
+    headers: HeaderMap,
+) -> Result<Response, Failed> {
+    set_draining(state, name, door, headers, false).await
+}
+
+async fn set_draining(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    ConnectInfo(door): ConnectInfo<Door>,
+    headers: HeaderMap,
+    draining: bool,
+) -> Result<Response, Failed> {
+    admin.may_change(door, &headers)?;
+    let topology = admin.cluster.view.borrow().topology.clone();
+    let known = topology.servers.iter().find(|server| server.name == name);
+    // An id beyond the table makes the cluster task name the servers that there are.
+    let server = known.map_or(ServerId(u16::MAX), |server| server.id);
+    let (answer, answered) = oneshot::channel();
+    let request = Request::SetDraining { server, draining, answer };
+    let ended =
+        || Failed { status: StatusCode::SERVICE_UNAVAILABLE, message: "the process is ending".into() };
+    admin.cluster.requests.send(request).await.map_err(|_| ended())?;
+    answered.await.map_err(|_| ended())?.map_err(|refusal| {
+        let status = match refusal {
+            Refusal::IsPrimary { .. } => StatusCode::CONFLICT,
+            Refusal::UnknownServer { .. } => StatusCode::NOT_FOUND,
+        };
+        Failed { status, message: format!("refused: {refusal}; nothing was changed") }
+    })?;
+    info!(server = name, draining, ?door, "drain changed");
+    Ok(Json(json!({ "server": name, "draining": draining })).into_response())
+}
+
+async fn unknown_path() -> Failed {
+    Failed { status: StatusCode::NOT_FOUND, message: "there is nothing at this path".into() }
+}

@@ -1,18 +1,25 @@
 //! `pointsman serve`: one foreground process until SIGTERM, SIGINT or a fatal fault.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use pointsman_config::Config;
-use tokio::signal::unix::{SignalKind, signal};
+use pointsman_config::{Config, CoordinationBackend};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::{info, warn};
 
 use super::exit::{Exit, Failure, Outcome};
 use super::logging;
 use super::settings::SettingsArgs;
+use crate::admin::{self, Admin};
+use crate::lifecycle::{Lifecycle, Phase};
 use crate::net::{Acceptor, ListenerKind};
 use crate::serve::{self, Running};
 use crate::worker::Message;
@@ -33,66 +40,148 @@ pub(super) fn run(settings: &SettingsArgs) -> Outcome {
 }
 
 async fn serve(config: Arc<Config>) -> Outcome {
-    let listeners = bind(&config)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let sockets = Sockets::bind(&config)?;
+    let counted = record_metrics().map_err(|error| Failure::new(Exit::Error, error.to_string()))?;
+    let mut signals = Signals::listen()?;
     let running = serve::start(config.clone())
         .map_err(|error| Failure::new(Exit::Usage, format!("cannot start: {error}")))?;
-    let early = tokio::select! {
-        () = serve::ready(&running) => false,
-        _ = terminate.recv() => true,
-        _ = interrupt.recv() => true,
+    let lifecycle = Arc::new(Lifecycle::default());
+    let admin = Admin {
+        shared: running.shared.clone(),
+        cluster: running.cluster.clone(),
+        lifecycle: lifecycle.clone(),
+        counted,
     };
-    if early {
-        return Ok(Exit::Ok);
+    admin.serve(sockets.admin);
+    tokio::select! {
+        () = serve::ready(&running) => {}
+        _ = signals.end() => return Ok(Exit::Ok),
     }
     let (stop, stopped) = watch::channel(false);
-    let accepting: Vec<_> = listeners
+    let accepting: Vec<_> = sockets
+        .clients
         .into_iter()
         .map(|listener| tokio::spawn(listener.run(running.workers.clone(), stopped.clone())))
         .collect();
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-    }
-    let hurry = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    lifecycle.advance(Phase::Serving);
+    let delay = tokio::select! {
+        ending = signals.end() => match ending {
+            Ending::Planned => config.drain.delay,
+            // Somebody waits at a terminal.
+            Ending::Interrupted => Duration::ZERO,
+        },
+        () = lifecycle.asked_to_end() => config.drain.delay,
     };
+    info!(delay_seconds = delay.as_secs_f64(), "draining");
     tokio::select! {
-        () = drain(&config, &running, &stop, accepting) => {}
-        () = hurry => tracing::warn!("second signal: ending at once"),
+        () = drain(&config, &running, &lifecycle, delay, Doors { stop, accepting }) => {}
+        _ = signals.end() => warn!("second signal: ending at once"),
     }
     running.workers.stop();
     Ok(Exit::Ok)
 }
 
-fn bind(config: &Config) -> Result<Vec<Acceptor>, Failure> {
-    let mut listeners = Vec::new();
-    let wanted = [(ListenerKind::ReadWrite, &config.listen.rw), (ListenerKind::ReadOnly, &config.listen.ro)];
-    for (kind, settings) in wanted {
-        let bound = Acceptor::bind(kind, settings)
-            .map_err(|error| Failure::new(Exit::Usage, format!("listen.{}: {error}", kind.name())))?;
-        if let Some(listener) = bound {
+/// Everything that is listened on.
+struct Sockets {
+    clients: Vec<Acceptor>,
+    admin: admin::Listeners,
+}
+
+impl Sockets {
+    /// Opens all of them, and what must be there beside them, or says everything that is in the way.
+    fn bind(config: &Config) -> Result<Self, Failure> {
+        let mut faults = Vec::new();
+        let mut clients = Vec::new();
+        let wanted =
+            [(ListenerKind::ReadWrite, &config.listen.rw), (ListenerKind::ReadOnly, &config.listen.ro)];
+        for (kind, settings) in wanted {
+            match Acceptor::bind(kind, settings) {
+                Ok(listener) => clients.extend(listener),
+                Err(error) => faults.push(format!("listen.{}: {error}", kind.name())),
+            }
+        }
+        let admin = admin::Listeners::bind(&config.admin).unwrap_or_else(|error| {
+            faults.push(format!("admin: {error}"));
+            admin::Listeners::default()
+        });
+        if config.coordination.backend == CoordinationBackend::Local
+            && let Err(error) = make_private(&config.coordination.state_dir)
+        {
+            let directory = config.coordination.state_dir.display();
+            faults.push(format!("coordination.state_dir: cannot create {directory}: {error}"));
+        }
+        if !faults.is_empty() {
+            return Err(Failure::usage(faults.join("\n")));
+        }
+        for listener in &clients {
             let addresses: Vec<_> = listener.addresses().iter().map(ToString::to_string).collect();
-            tracing::info!(listener = kind.name(), addresses = addresses.join(", "), "listening");
-            listeners.push(listener);
+            info!(listener = listener.kind().name(), addresses = addresses.join(", "), "listening");
+        }
+        Ok(Self { clients, admin })
+    }
+}
+
+/// Makes a directory with its parents, for nobody else.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Where the control plane's counters and histograms go.
+fn record_metrics() -> Result<PrometheusHandle, BuildError> {
+    let recorder = PrometheusBuilder::new().set_buckets(&PROBE_BUCKETS_SECONDS)?.build_recorder();
+    let handle = recorder.handle();
+    // Already set: a test has done it, and what it counts is shown by nobody.
+    drop(metrics::set_global_recorder(recorder));
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_INTERVAL).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
+
+/// How the process is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Planned,
+    Interrupted,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn end(&mut self) -> Ending {
+        tokio::select! {
+            _ = self.terminate.recv() => Ending::Planned,
+            _ = self.interrupt.recv() => Ending::Interrupted,
         }
     }
-    Ok(listeners)
+}
+
+/// The tasks that accept clients, and what ends them.
+struct Doors {
+    stop: watch::Sender<bool>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 /// Not ready any more, accept until load balancers have heard of it, then end each session at the end of its
 /// transaction.
-async fn drain(config: &Config, running: &Running, stop: &watch::Sender<bool>, accepting: Vec<JoinHandle<()>>) {
+async fn drain(config: &Config, running: &Running, lifecycle: &Lifecycle, delay: Duration, doors: Doors) {
+    lifecycle.advance(Phase::Leaving);
+    tokio::time::sleep(delay).await;
+    lifecycle.advance(Phase::Draining);
     running.shared.draining.store(true, Ordering::Relaxed);
-    if running.workers.sessions() > 0 {
-        tokio::time::sleep(config.drain.delay).await;
-    }
-    stop.send_replace(true);
-    for listener in accepting {
+    doors.stop.send_replace(true);
+    for listener in doors.accepting {
         // Ends with its socket closed; a panic in it has been logged.
         drop(listener.await);
     }
@@ -103,7 +192,7 @@ async fn drain(config: &Config, running: &Running, stop: &watch::Sender<bool>, a
     }
     let left = running.workers.sessions();
     if left > 0 {
-        tracing::warn!(sessions = left, "drain.timeout is over: ending sessions within their transactions");
+        warn!(sessions = left, "drain.timeout is over: ending sessions within their transactions");
     }
 }
 
@@ -113,10 +202,13 @@ fn raise_open_files() {
     if soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
-        tracing::warn!(%error, soft, hard, "cannot raise the limit of open files");
+        warn!(%error, soft, hard, "cannot raise the limit of open files");
     }
 }
 
 const CONTROL_THREADS: usize = 2;
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(1);
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How often the recorder condenses what it holds.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+const PROBE_BUCKETS_SECONDS: [f64; 10] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];

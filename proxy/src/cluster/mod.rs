@@ -57,6 +57,7 @@ pub fn start(
         let monitor = Monitor {
             // The configuration holds at most as many servers as ids exist.
             server: ServerId(u16::try_from(at).unwrap_or(u16::MAX)),
+            name: server.name.clone(),
             address: server.address.clone(),
             account: account.clone(),
             settings: config.monitor.clone(),

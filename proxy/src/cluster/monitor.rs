@@ -20,6 +20,7 @@ use super::flavour::{self, Flavour, SEMI_SYNC_SQL, VERSION_SQL};
 #[derive(Clone, Debug)]
 pub(super) struct Monitor {
     pub(super) server: ServerId,
+    pub(super) name: String,
     pub(super) address: String,
     pub(super) account: Arc<ServiceAccount>,
     pub(super) settings: pointsman_config::Monitor,
@@ -76,6 +77,11 @@ impl Monitor {
             }
             Err(error) => News::Failed(error.to_string()),
         };
+        if matches!(news, News::Report(_)) {
+            let took = self.clock.now().saturating_sub(asked);
+            metrics::histogram!("pointsman_server_probe_duration_seconds", "server" => self.name.clone())
+                .record(took.as_secs_f64());
+        }
         let rejected = matches!(news, News::Rejected { .. });
         self.tell(asked, news).await;
         if rejected { REJECTED_PAUSE } else { self.settings.interval }

@@ -20,6 +20,8 @@ use super::options::{Side, tune};
 use super::{ClientAddress, ListenerKind};
 use crate::worker::{Accepted, AcceptedSocket, Workers};
 
+/// As servers have it: who may connect is decided by accounts.
+const SOCKET_MODE: u32 = 0o777;
 /// The pause after the system had nothing left for one more client.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,11 +53,15 @@ impl Acceptor {
     /// [`BindError`]. Must be called on a runtime.
     pub fn bind(kind: ListenerKind, settings: &Settings) -> Result<Option<Self>, BindError> {
         let tcp = if settings.address.is_empty() { Vec::new() } else { bind_tcp(&settings.address)? };
-        let unix = settings.socket.as_deref().map(UnixSocket::bind).transpose()?;
+        let unix = settings.socket.as_deref().map(|path| UnixSocket::bind(path, SOCKET_MODE)).transpose()?;
         if tcp.is_empty() && unix.is_none() {
             return Ok(None);
         }
         Ok(Some(Self { kind, settings: settings.clone(), tcp, unix, taken: Arc::default() }))
+    }
+
+    pub fn kind(&self) -> ListenerKind {
+        self.kind
     }
 
     /// The addresses that clients can connect to.

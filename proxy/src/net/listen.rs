@@ -13,8 +13,6 @@ use tokio::net::{TcpListener, UnixListener};
 
 /// Clients that the kernel may have accepted for us; it allows no more than `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// As servers have it: who may connect is decided by accounts.
-const SOCKET_MODE: u32 = 0o777;
 
 /// Why a listener cannot be set up.
 #[derive(Debug, Error)]
@@ -34,7 +32,7 @@ pub enum BindError {
 /// # Errors
 ///
 /// [`BindError::Tcp`]. Must be called on a runtime.
-pub(super) fn bind_tcp(address: &str) -> Result<Vec<TcpListener>, BindError> {
+pub fn bind_tcp(address: &str) -> Result<Vec<TcpListener>, BindError> {
     let failed = |error| BindError::Tcp { address: address.to_owned(), error };
     let mut sockets = Vec::new();
     let mut failure = None;
@@ -78,19 +76,19 @@ fn listen_without_ipv6(address: SocketAddr, error: io::Error) -> io::Result<TcpL
 
 /// A Unix socket that is removed when it is no longer listened on.
 #[derive(Debug)]
-pub(super) struct UnixSocket {
-    pub(super) listener: UnixListener,
+pub struct UnixSocket {
+    pub(crate) listener: UnixListener,
     path: PathBuf,
     inode: u64,
 }
 
 impl UnixSocket {
-    /// Listens on `path`; what a process that has ended left there is removed.
+    /// Listens on `path`, which gets the permissions `mode`; what a process that has ended left there is removed.
     ///
     /// # Errors
     ///
     /// [`BindError`]. Must be called on a runtime.
-    pub(super) fn bind(path: &Path) -> Result<Self, BindError> {
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, BindError> {
         let failed = |error| BindError::Unix { path: path.to_owned(), error };
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => {
@@ -103,7 +101,7 @@ impl UnixSocket {
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
         let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
         Ok(Self { listener, path: path.to_owned(), inode })
     }
@@ -151,23 +149,23 @@ mod tests {
         let path = directory.path().join("s");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let socket = UnixSocket::bind(&path).unwrap();
+        let socket = UnixSocket::bind(&path, 0o777).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
-        assert!(matches!(UnixSocket::bind(&path), Err(BindError::InUse { .. })));
+        assert!(matches!(UnixSocket::bind(&path, 0o777), Err(BindError::InUse { .. })));
         drop(socket);
         assert!(!path.exists());
         fs::write(&path, "a file").unwrap();
-        assert!(matches!(UnixSocket::bind(&path), Err(BindError::NoSocket { .. })));
-        assert!(matches!(UnixSocket::bind(&path.join("x")), Err(BindError::Unix { .. })));
+        assert!(matches!(UnixSocket::bind(&path, 0o777), Err(BindError::NoSocket { .. })));
+        assert!(matches!(UnixSocket::bind(&path.join("x"), 0o777), Err(BindError::Unix { .. })));
     }
 
     #[tokio::test]
     async fn the_socket_of_a_successor_stays() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("s");
-        let old = UnixSocket::bind(&path).unwrap();
+        let old = UnixSocket::bind(&path, 0o777).unwrap();
         fs::rename(&path, directory.path().join("old")).unwrap();
-        let new = UnixSocket::bind(&path).unwrap();
+        let new = UnixSocket::bind(&path, 0o777).unwrap();
         drop(old);
         assert!(path.exists());
         drop(new);

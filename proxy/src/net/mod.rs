@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use acceptor::{Acceptor, Seat};
 pub use compressed::Compressed;
-pub use listen::BindError;
+pub use listen::{BindError, UnixSocket, bind_tcp};
 pub use options::{Side, tune};
 pub use stream::{Socket, Stream};
 pub use tls_stream::TlsStream;
