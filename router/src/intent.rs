@@ -197,9 +197,13 @@ pub enum Action {
     },
     SetAutocommit(bool),
     /// `SET [SESSION] name = expression`: only a tracker tells the value. Comes with [`Effects::UNTRACKED_SET`].
-    SetFromExpression { name: Box<str> },
+    SetFromExpression {
+        name: Box<str>,
+    },
     /// `SET ROLE ...`; `sql` is the whole statement.
-    SetRole { sql: Box<str> },
+    SetRole {
+        sql: Box<str>,
+    },
     /// `SET pointsman_consistency = ...`: for Pointsman, never for a server.
     SetConsistency(Option<Consistency>),
     Use(Box<[u8]>),

@@ -15,6 +15,8 @@ pub(super) struct Lexer<'a> {
     at: usize,
     mode: Mode,
     traits: Traits,
+    /// The last token was a comment.
+    commented: bool,
     /// Inside an executable comment that is read as code.
     in_executable: bool,
     /// Where the last word without quotes ended: a point here cannot begin a number.
@@ -25,7 +27,16 @@ pub(super) struct Lexer<'a> {
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(sql: &'a [u8], mode: &Mode) -> Self {
-        Self { sql, at: 0, mode: *mode, traits: Traits::empty(), in_executable: false, word_end: usize::MAX, point_end: usize::MAX }
+        Self {
+            sql,
+            at: 0,
+            mode: *mode,
+            traits: Traits::empty(),
+            commented: false,
+            in_executable: false,
+            word_end: usize::MAX,
+            point_end: usize::MAX,
+        }
     }
 
     /// What was noticed in the text read so far.
@@ -36,7 +47,7 @@ impl<'a> Lexer<'a> {
     /// The next token, or none at the end of the text.
     #[inline]
     pub(super) fn next_token(&mut self) -> Option<Token> {
-        let mut gap = false;
+        let mut gap = std::mem::take(&mut self.commented);
         loop {
             let start = self.at;
             let Some(&byte) = self.sql.get(start) else {
@@ -75,10 +86,16 @@ impl<'a> Lexer<'a> {
                     self.traits |= Traits::DOUBT;
                     self.take(1, TokenKind::Symbol(byte))
                 }
+                Class::Symbol if byte == b'\\' && self.is_null() => self.take(2, TokenKind::Number),
                 Class::Star | Class::Colon | Class::Symbol => self.take(1, TokenKind::Symbol(byte)),
             };
             return Some(Token { kind, start, end: self.at, gap });
         }
+    }
+
+    /// `\N` stands for NULL on MariaDB.
+    fn is_null(&self) -> bool {
+        self.mode.flavour == Flavour::Mariadb && self.peek(1) == Some(b'N')
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
@@ -357,10 +374,13 @@ impl<'a> Lexer<'a> {
         }
         let text = &self.sql[self.at..self.at + length];
         self.at += length;
-        if comment::is_directive(text) {
+        let directive = comment::is_directive(text);
+        let hint = self.mode.flavour == Flavour::Mysql && text[2] == b'+';
+        self.commented = directive || hint;
+        if directive {
             return Some(TokenKind::Directive);
         }
-        if self.mode.flavour == Flavour::Mysql && text[2] == b'+' {
+        if hint {
             if !comment::quotes_are_closed(text) {
                 self.traits |= Traits::DOUBT;
             }

@@ -58,6 +58,20 @@ impl Default for Mode {
 }
 
 impl Mode {
+    /// Takes over what a value of sql_mode says about reading text. Combinations such as ANSI and ORACLE stand for
+    /// their parts, as on the servers.
+    pub fn apply_sql_mode(&mut self, sql_mode: &str) {
+        let has = |names: &[&str]| {
+            sql_mode.split(',').any(|one| names.iter().any(|name| one.trim().eq_ignore_ascii_case(name)))
+        };
+        let quotes = ["ANSI", "ORACLE", "DB2", "MAXDB", "MSSQL", "POSTGRESQL"];
+        self.no_backslash_escapes = has(&["NO_BACKSLASH_ESCAPES"]);
+        self.ansi_quotes = has(&["ANSI_QUOTES"]) || has(&quotes);
+        self.ignore_space = has(&["IGNORE_SPACE"]) || has(&quotes);
+        self.oracle = has(&["ORACLE"]);
+        self.sql_mode_known = true;
+    }
+
     /// All switches as one number, for cache keys.
     pub(super) fn bits(&self) -> u16 {
         let switches = [

@@ -68,13 +68,89 @@ impl<'a> Text<'a> {
         }
     }
 
+    /// The parenthesis that closes the one at `open`.
+    pub(super) fn close_of(&self, open: usize) -> Option<usize> {
+        let mut depth = 0_usize;
+        for (at, token) in self.tokens.iter().enumerate().skip(open) {
+            match token.kind {
+                TokenKind::Symbol(b'(') => depth += 1,
+                TokenKind::Symbol(b')') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth == 0 {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// How many commas stand directly inside the parenthesis at `open`; none where it does not close.
+    pub(super) fn commas(&self, open: usize) -> Option<usize> {
+        let close = self.close_of(open)?;
+        let mut at = open + 1;
+        let mut commas = 0;
+        while at < close {
+            if self.symbol(at, b'(') {
+                at = self.close_of(at)?;
+            }
+            commas += usize::from(self.symbol(at, b','));
+            at += 1;
+        }
+        Some(commas)
+    }
+
+    /// Where the parenthesis at `open` closes, if it holds names and commas only.
+    pub(super) fn name_list(&self, open: usize) -> Option<usize> {
+        let mut at = open + 1;
+        loop {
+            if !matches!(self.kind(at)?, TokenKind::Word | TokenKind::QuotedName) {
+                return None;
+            }
+            match self.kind(at + 1)? {
+                TokenKind::Symbol(b',') => at += 2,
+                TokenKind::Symbol(b')') => return Some(at + 1),
+                _ => return None,
+            }
+        }
+    }
+
+    /// The first token from `from` on, outside of parentheses, that fits.
+    pub(super) fn outside_parentheses(&self, from: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut depth = 0_usize;
+        for at in from..self.len() {
+            match self.kind(at)? {
+                TokenKind::Symbol(b'(') => depth += 1,
+                TokenKind::Symbol(b')') => depth = depth.saturating_sub(1),
+                _ if depth == 0 && fits(at) => return Some(at),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The parts between the separators that stand outside of parentheses.
+    pub(super) fn split(&self, separator: u8) -> Vec<Self> {
+        let mut parts = Vec::new();
+        let mut rest = *self;
+        while let Some(end) = rest.outside_parentheses(0, |at| rest.symbol(at, separator)) {
+            parts.push(Self { tokens: &rest.tokens[..end], ..rest });
+            rest = rest.tail(end + 1);
+        }
+        parts.push(rest);
+        parts
+    }
+
     /// The statement without its first tokens.
     pub(super) fn tail(&self, from: usize) -> Self {
         Self { tokens: self.tokens.get(from..).unwrap_or_default(), ..*self }
     }
 
-    pub(super) fn position(&self, words: &[&str]) -> Option<usize> {
-        (0..self.len()).find(|at| self.is_any(*at, words))
+    /// A token for people: its first bytes, with everything that does not print replaced.
+    pub(super) fn shown(&self, at: usize) -> String {
+        const MAX_SHOWN_BYTES: usize = 40;
+        let bytes = self.bytes(at);
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_SHOWN_BYTES)]);
+        shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
     }
 }
 

@@ -1,0 +1,81 @@
+//! Remembers what statements do: a fixed number of slots, no lock, no growth.
+
+use std::sync::Arc;
+
+use crate::intent::Intent;
+
+/// How many slots a key may be in.
+const WAYS: usize = 4;
+
+/// Digest of the statement, and all else that its intent depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) digest: u128,
+    /// The mode's bits and the catalogue's version.
+    pub(super) ground: (u16, u64),
+}
+
+/// A cache with `WAYS` slots for each key; the one that was not used since the hand last passed makes room.
+#[derive(Debug)]
+pub(super) struct Cache {
+    sets: Vec<Set>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Set {
+    slots: [Option<Slot>; WAYS],
+    hand: u8,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    key: Key,
+    intent: Arc<Intent>,
+    used: bool,
+}
+
+impl Cache {
+    /// A cache of at least `slots` statements.
+    pub(super) fn new(slots: usize) -> Self {
+        let sets = slots.div_ceil(WAYS).max(1).next_power_of_two();
+        Self { sets: vec![Set::default(); sets] }
+    }
+
+    #[inline]
+    pub(super) fn find(&mut self, key: &Key) -> Option<&Arc<Intent>> {
+        let slots = self.set(key).slots.iter_mut();
+        let slot = slots.flatten().find(|slot| slot.key == *key)?;
+        slot.used = true;
+        Some(&slot.intent)
+    }
+
+    pub(super) fn insert(&mut self, key: Key, intent: Arc<Intent>) {
+        let set = self.set(&key);
+        let at = set.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.key == key));
+        let at = at.unwrap_or_else(|| set.make_room());
+        set.slots[at] = Some(Slot { key, intent, used: false });
+    }
+
+    fn set(&mut self, key: &Key) -> &mut Set {
+        // The digest is uniform, and the number of sets a power of two.
+        let at = (key.digest as usize) & (self.sets.len() - 1);
+        &mut self.sets[at]
+    }
+}
+
+impl Set {
+    /// The slot to use next: an empty one, else the first unused one from the hand on.
+    fn make_room(&mut self) -> usize {
+        if let Some(empty) = self.slots.iter().position(Option::is_none) {
+            return empty;
+        }
+        loop {
+            let at = usize::from(self.hand);
+            self.hand = (self.hand + 1) % WAYS as u8;
+            match &mut self.slots[at] {
+                Some(slot) if slot.used => slot.used = false,
+                Some(_) | None => return at,
+            }
+        }
+    }
+}

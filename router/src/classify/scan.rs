@@ -1,0 +1,165 @@
+//! One pass over a text: its tokens, with long lists of literals cut short.
+//!
+//! `IN (1, 2, ..., 900)` and `VALUES (1, 2), (3, 4), ...` keep three of their elements, so that statements that differ
+//! in nothing else have the same tokens and a bulk insert has few. Three, because what a call with one or two
+//! arguments means may depend on their number.
+
+use super::lexer::Lexer;
+use super::mode::Mode;
+use super::token::{Token, TokenKind, Traits};
+
+/// The most tokens that are kept of a text, after lists were cut short.
+const MAX_TOKENS: usize = 4096;
+/// Where reading an INSERT ends when nothing but its rows can follow.
+const FAR_BYTES: usize = 64 * 1024;
+/// The most tokens of a row of literals: `( ? , ? , ? )`.
+const ROW_TOKENS: usize = 7;
+
+/// What one pass over a text yields. The vector is used again for the next text.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    pub(super) tokens: Vec<Token>,
+    pub(super) traits: Traits,
+    /// Not all of the text is in the tokens.
+    pub(super) cut: bool,
+    /// A further statement begins in what is not in the tokens.
+    pub(super) more_statements: bool,
+}
+
+impl Scan {
+    /// Reads a text in place of the one before.
+    pub(super) fn read(&mut self, sql: &[u8], mode: &Mode) {
+        self.tokens.clear();
+        self.cut = false;
+        self.more_statements = false;
+        let mut lexer = Lexer::new(sql, mode);
+        while let Some(token) = lexer.next_token() {
+            if self.tokens.len() >= MAX_TOKENS {
+                self.cut = true;
+                self.more_statements |= self.follows_end(&token, sql);
+            } else {
+                self.push(token, sql);
+            }
+            if token.end > FAR_BYTES && !mode.multi_statements && (self.cut || self.is_bulk(sql)) {
+                self.cut = true;
+                break;
+            }
+        }
+        self.traits = lexer.traits();
+    }
+
+    /// Once cut: whether a token stands behind a semicolon.
+    fn follows_end(&self, token: &Token, sql: &[u8]) -> bool {
+        let last = self.tokens.last().is_some_and(|last| last.is_symbol(b';'));
+        (last && !token.is_symbol(b';')) || (token.is_symbol(b';') && !rest_is_empty(&sql[token.end..]))
+    }
+
+    fn is_bulk(&self, sql: &[u8]) -> bool {
+        self.tokens.first().is_some_and(|first| {
+            let word = first.text(sql);
+            word.eq_ignore_ascii_case(b"insert") || word.eq_ignore_ascii_case(b"replace")
+        })
+    }
+
+    #[inline]
+    fn push(&mut self, token: Token, sql: &[u8]) {
+        match token.kind {
+            TokenKind::Number | TokenKind::Text | TokenKind::Parameter => self.push_literal(token),
+            TokenKind::Symbol(b',') => {
+                self.settle_null(sql);
+                self.tokens.push(token);
+            }
+            TokenKind::Symbol(b')') => {
+                self.settle_null(sql);
+                self.close(token);
+            }
+            _ => self.tokens.push(token),
+        }
+    }
+
+    fn push_literal(&mut self, mut token: Token) {
+        if token.kind == TokenKind::Number && self.is_negative() {
+            if let Some(sign) = self.tokens.pop() {
+                token.start = sign.start;
+                token.gap = sign.gap;
+            }
+        }
+        if self.ends_with_three_literals() {
+            self.tokens.pop();
+            return;
+        }
+        self.tokens.push(token);
+    }
+
+    /// Whether the last tokens are the minus of a number at the start of a list's element.
+    fn is_negative(&self) -> bool {
+        match self.tokens.as_slice() {
+            [.., before, minus] => {
+                minus.is_symbol(b'-') && (before.is_symbol(b',') || before.is_symbol(b'('))
+            }
+            _ => false,
+        }
+    }
+
+    /// `?, ?, ?,`
+    fn ends_with_three_literals(&self) -> bool {
+        match self.tokens.as_slice() {
+            [.., a, b, c, d, e, comma] => {
+                comma.is_symbol(b',')
+                    && e.is_literal()
+                    && d.is_symbol(b',')
+                    && c.is_literal()
+                    && b.is_symbol(b',')
+                    && a.is_literal()
+            }
+            _ => false,
+        }
+    }
+
+    /// A NULL that is a list's whole element counts as a literal.
+    fn settle_null(&mut self, sql: &[u8]) {
+        let [.., before, word] = self.tokens.as_slice() else { return };
+        let alone = before.is_symbol(b',') || before.is_symbol(b'(');
+        if !alone || word.kind != TokenKind::Word || !word.text(sql).eq_ignore_ascii_case(b"null") {
+            return;
+        }
+        let literal = Token { kind: TokenKind::Number, ..*word };
+        self.tokens.pop();
+        self.push_literal(literal);
+    }
+
+    /// Takes a closing parenthesis; a row of literals behind three like it is dropped.
+    fn close(&mut self, token: Token) {
+        self.tokens.push(token);
+        let Some(start) = self.row(self.tokens.len()) else { return };
+        let length = self.tokens.len() - start;
+        let mut end = start;
+        for _ in 0..3 {
+            let Some(before) = end.checked_sub(1) else { return };
+            if !self.tokens[before].is_symbol(b',') {
+                return;
+            }
+            match self.row(before) {
+                Some(earlier) if before - earlier == length => end = earlier,
+                _ => return,
+            }
+        }
+        self.tokens.truncate(start - 1);
+    }
+
+    /// Where the row of literals begins that ends before token `end`.
+    fn row(&self, end: usize) -> Option<usize> {
+        let first = end.saturating_sub(ROW_TOKENS);
+        let row = self.tokens.get(first..end)?;
+        let (last, inside) = row.split_last()?;
+        if !last.is_symbol(b')') {
+            return None;
+        }
+        let open = inside.iter().rposition(|token| !token.is_literal() && !token.is_symbol(b','))?;
+        (inside[open].is_symbol(b'(') && open + 1 < inside.len()).then_some(first + open)
+    }
+}
+
+fn rest_is_empty(rest: &[u8]) -> bool {
+    rest.iter().all(|byte| byte.is_ascii_whitespace() || *byte == b';')
+}
