@@ -11,8 +11,15 @@ const WAYS: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) digest: u128,
-    /// The mode's bits and the catalogue's version.
-    pub(super) ground: (u16, u64),
+    /// The mode's bits and the catalogue's version; none where the intent holds for all of them.
+    pub(super) ground: Option<(u16, u64)>,
+}
+
+impl Key {
+    /// Whether what is known under this key answers for the other.
+    fn answers(&self, other: &Self) -> bool {
+        self.digest == other.digest && (self.ground == other.ground || self.ground.is_none())
+    }
 }
 
 /// A cache with `WAYS` slots for each key; the one that was not used since the hand last passed makes room.
@@ -44,15 +51,19 @@ impl Cache {
     #[inline]
     pub(super) fn find(&mut self, key: &Key) -> Option<&Arc<Intent>> {
         let slots = self.set(key).slots.iter_mut();
-        let slot = slots.flatten().find(|slot| slot.key == *key)?;
+        let slot = slots.flatten().find(|slot| slot.key.answers(key))?;
         slot.used = true;
         Some(&slot.intent)
     }
 
     pub(super) fn insert(&mut self, key: Key, intent: Arc<Intent>) {
         let set = self.set(&key);
-        let at = set.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.key == key));
-        let at = at.unwrap_or_else(|| set.make_room());
+        let replaces =
+            |slot: &Slot| slot.key == key || (key.ground.is_none() && slot.key.digest == key.digest);
+        for slot in set.slots.iter_mut().filter(|slot| slot.as_ref().is_some_and(replaces)) {
+            *slot = None;
+        }
+        let at = set.make_room();
         set.slots[at] = Some(Slot { key, intent, used: false });
     }
 

@@ -18,8 +18,6 @@ use crate::intent::{Effects, Hint, Intent, Kind, Needs, Target};
 pub struct Classified {
     pub intent: Arc<Intent>,
     pub digest: Digest,
-    /// The mode's bits and the catalogue's version that the intent was read under.
-    ground: (u16, u64),
 }
 
 /// Classifies statements; one per worker.
@@ -44,18 +42,17 @@ impl Classifier {
     pub fn classify(&mut self, sql: &[u8], mode: &Mode, catalogue: &Catalogue) -> Classified {
         self.scan.read(sql, mode);
         let (digest, whole) = self.digester.digest(&self.scan, sql);
-        let ground = (mode.bits(), catalogue.version);
-        let key = Key { digest: digest.0, ground };
+        let key = Key { digest: digest.0, ground: Some((mode.bits(), catalogue.version)) };
         let cacheable = whole && self.scan.traits.is_empty();
         if cacheable && let Some(intent) = self.cache.find(&key) {
-            return Classified { intent: Arc::clone(intent), digest, ground };
+            return Classified { intent: Arc::clone(intent), digest };
         }
         let (intent, reads_no_literals) = decide(&mut self.scan, sql, mode, catalogue);
         let intent = Arc::new(intent);
         if cacheable && reads_no_literals {
             self.cache.insert(key, Arc::clone(&intent));
         }
-        Classified { intent, digest, ground }
+        Classified { intent, digest }
     }
 
     /// A replica refused the statement as a write: while it is remembered, it goes to the primary.
@@ -66,7 +63,7 @@ impl Classifier {
         if intent.kind == Kind::Read {
             intent.kind = Kind::UnprovenRead;
         }
-        let key = Key { digest: classified.digest.0, ground: classified.ground };
+        let key = Key { digest: classified.digest.0, ground: None };
         self.cache.insert(key, Arc::new(intent));
     }
 }
