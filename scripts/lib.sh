@@ -97,7 +97,7 @@ check() {
   fi
 }
 
-# tests NAME COMMAND... : counts the tests that the command reports, in the form of cargo test.
+# tests NAME COMMAND... : counts the tests that the command reports, in the form of cargo test or of conclude.
 tests() {
   local name=$1 log status=0 counts
   shift
@@ -108,6 +108,7 @@ tests() {
   counts=$(awk '/^test result: / { for (i = 1; i < NF; i++) {
       if ($(i + 1) ~ /^passed/) passed += $i
       if ($(i + 1) ~ /^failed/) failed += $i } }
+    /^[0-9]+ passed, [0-9]+ failed$/ { passed += $1; failed += $3 }
     END { print passed + 0, failed + 0 }' "$log")
   rm -f "$log"
   # Something that is not a test failed: it did not compile, or a test ended the process.
