@@ -172,8 +172,11 @@ fn router(sandbox: &Sandbox, write: u16, read: u16, directory: &Path) -> String 
              client_ssl_mode=DISABLED\nserver_ssl_mode=DISABLED\n"
         )
     };
+    // Where a router that was moved finds its parts.
+    let plugins = env::var("MYSQLROUTER_PLUGINS")
+        .map_or_else(|_| String::new(), |folder| format!("plugin_folder={folder}\n"));
     format!(
-        "[DEFAULT]\nlogging_folder={0}\nruntime_folder={0}\ndata_folder={0}\nmax_total_connections=20000\n{1}{2}",
+        "[DEFAULT]\n{plugins}logging_folder={0}\nruntime_folder={0}\ndata_folder={0}\nmax_total_connections=20000\n{1}{2}",
         directory.display(),
         section("write", write, &sandbox.primary().address(), "first-available"),
         section("read", read, &replicas.join(","), "round-robin"),
