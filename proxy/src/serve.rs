@@ -67,7 +67,8 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     let cluster = cluster::start(&config, &account, topology_sender, started);
     let (stale_sender, stale) = mpsc::channel(1);
     tokio::spawn(pass_on(refreshes, users.clone(), stale_sender));
-    let facts = Facts { shared: shared.clone(), account: account.clone(), catalogue: catalogue_sender, stale };
+    let facts =
+        Facts { shared: shared.clone(), account: account.clone(), catalogue: catalogue_sender, stale };
     tokio::spawn(facts.run());
     tokio::spawn(Arc::new(Killer::new(account.clone())).run(kill_requests));
     tokio::spawn(positions::run(questions, topology.clone(), account.clone()));

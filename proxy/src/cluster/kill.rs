@@ -42,7 +42,7 @@ impl Killer {
                     warn!(server = address, thread_id, %error, "could not interrupt a statement");
                 }
                 // The session may have ended meanwhile.
-                drop(done.send(()));
+                let _gone = done.send(());
                 drop(permit);
             });
         }

@@ -23,6 +23,8 @@ pub(super) struct Job {
     pub(super) replacement: Option<Vec<u8>>,
     /// More than 16 MiB: further packets follow on the wire.
     pub(super) continues: bool,
+    /// As the classifier gave it, to be told where it was wrong; none for commands without text.
+    pub(super) classified: Option<Classified>,
     pub(super) prepared: PreparedUse,
     /// Leaves a cursor or long data on its connection.
     pub(super) will_pin: bool,
@@ -147,7 +149,11 @@ impl Session {
 
 impl Job {
     pub(super) fn new(classified: Classified, grammar: Grammar, len: usize, continues: bool) -> Self {
-        let Classified { intent, digest } = classified;
+        let (intent, digest) = (classified.intent.clone(), classified.digest);
+        Self::of(intent, digest, grammar, len, continues).with(classified)
+    }
+
+    fn of(intent: Arc<Intent>, digest: Digest, grammar: Grammar, len: usize, continues: bool) -> Self {
         Self {
             intent,
             digest,
@@ -155,9 +161,14 @@ impl Job {
             len,
             replacement: None,
             continues,
+            classified: None,
             prepared: PreparedUse::None,
             will_pin: false,
         }
+    }
+
+    fn with(self, classified: Classified) -> Self {
+        Self { classified: Some(classified), ..self }
     }
 
     /// A command without SQL text.
@@ -171,8 +182,7 @@ impl Job {
             actions: None,
             hint: None::<Hint>,
         };
-        let classified = Classified { intent: Arc::new(intent), digest: Digest::default() };
-        Self::new(classified, grammar, len, false)
+        Self::of(Arc::new(intent), Digest::default(), grammar, len, false)
     }
 
     /// A command that belongs to a statement executed before.

@@ -12,7 +12,10 @@ use pointsman_router::session::{Observed, Pins};
 
 use super::Session;
 use super::command::{Job, PreparedUse};
-use super::relay::{HoldBack, Relay, RelayError, RelayOptions, Reply, write_bounded};
+use super::relay::{
+    ER_OPTION_PREVENTS, ER_READ_ONLY_MODE, ER_READ_ONLY_TRANSACTION, HoldBack, Relay, RelayError,
+    RelayOptions, Reply, write_bounded,
+};
 use super::translate;
 use crate::backend::connection::{InsertId, ServerConnection};
 use crate::backend::inject;
@@ -198,6 +201,9 @@ impl Session {
             RelayError::UnexpectedInfile => Failure::Session(SessionError::UnexpectedInfile(server)),
             RelayError::HeldBack(refused) => {
                 self.worker.counters.misrouted.one();
+                if let Some(classified) = job.classified.as_ref().filter(|_| says_write(refused.code)) {
+                    self.worker.classifier.borrow_mut().mark_primary(classified);
+                }
                 Failure::Elsewhere {
                     error: io::Error::other("refused by the server"),
                     refused: Some(refused),
@@ -386,6 +392,11 @@ impl Session {
             let _full = self.worker.shared.refresh.try_send(Refresh::Accounts);
         }
     }
+}
+
+/// Whether a replica's error says that the statement would have written.
+fn says_write(code: u16) -> bool {
+    matches!(code, ER_OPTION_PREVENTS | ER_READ_ONLY_TRANSACTION | ER_READ_ONLY_MODE)
 }
 
 /// Bit 15 of the status flags, which only MariaDB sets.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pointsman_protocol::command::{Command, Execute, ExecuteBody};
 use pointsman_protocol::packet::{HEADER_LEN, write_packet};
 use pointsman_protocol::response::Grammar;
-use pointsman_router::classify::{Classified, Digest};
+use pointsman_router::classify::Classified;
 use pointsman_router::intent::{Effects, Intent, Kind, Needs};
 use pointsman_router::session::Pins;
 
@@ -42,8 +42,7 @@ pub(super) enum Readiness {
 struct Statement {
     /// The payload of the client's COM_STMT_PREPARE.
     prepare: Arc<[u8]>,
-    intent: Arc<Intent>,
-    digest: Digest,
+    classified: Classified,
     parameters: u16,
     /// The parameter types as the client last sent them: its later executions leave them out.
     types: Arc<[u8]>,
@@ -90,10 +89,12 @@ impl Session {
         let id = self.statements.last_id;
         self.substitute(&mut job);
         let text = job.replacement.as_deref().unwrap_or(&self.client.bytes()[..job.len]);
+        let Some(classified) = job.classified.clone() else {
+            return Err(SessionError::Malformed("prepare"));
+        };
         let statement = Statement {
             prepare: text[HEADER_LEN..].into(),
-            intent: job.intent.clone(),
-            digest: job.digest,
+            classified,
             parameters: 0,
             types: Arc::new([]),
             types_version: 0,
@@ -122,8 +123,7 @@ impl Session {
     ) -> Result<(), SessionError> {
         let job = match self.statements.by_id.get_mut(&id) {
             Some(statement) => {
-                let classified = Classified { intent: statement.intent.clone(), digest: statement.digest };
-                let mut job = Job::new(classified, Grammar::Query, len, continues);
+                let mut job = Job::new(statement.classified.clone(), Grammar::Query, len, continues);
                 job.prepared = PreparedUse::Execute(id);
                 job.will_pin = cursor;
                 if let Some(failed) = statement.failed.take() {
@@ -240,8 +240,7 @@ impl Session {
             self.consume(len);
             return if continues { self.skip_continuation().await } else { Ok(()) };
         };
-        let classified = Classified { intent: statement.intent.clone(), digest: statement.digest };
-        let mut job = Job::new(classified, Grammar::None, len, continues);
+        let mut job = Job::new(statement.classified.clone(), Grammar::None, len, continues);
         job.prepared = PreparedUse::Execute(id);
         job.will_pin = true;
         match self.long_data_connection(&mut job).await {

@@ -420,9 +420,9 @@ const WRITE_PIECE_BYTES: usize = 64 * 1024;
 const PIPELINE_BYTES: usize = 16 * 1024;
 
 const ER_SERVER_SHUTDOWN: u16 = 1053;
-const ER_OPTION_PREVENTS: u16 = 1290;
-const ER_READ_ONLY_TRANSACTION: u16 = 1792;
-const ER_READ_ONLY_MODE: u16 = 1836;
+pub(super) const ER_OPTION_PREVENTS: u16 = 1290;
+pub(super) const ER_READ_ONLY_TRANSACTION: u16 = 1792;
+pub(super) const ER_READ_ONLY_MODE: u16 = 1836;
 const ER_CONNECTION_KILLED: u16 = 1927;
 
 #[cfg(test)]
