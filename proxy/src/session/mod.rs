@@ -144,6 +144,8 @@ impl Session {
         self.state.raise_floor(&self.worker.shared.acknowledged.current());
         self.statements = Statements::default();
         self.left_out.clear();
+        // Another user's connections may lie in the pool under this session's name.
+        self.last_used.fill(0);
         self.insert_id = None;
         let seconds = if self.login.capabilities.contains(Capabilities::INTERACTIVE) {
             defaults.interactive_timeout_seconds
