@@ -34,14 +34,15 @@ impl Exchange<'_> {
     ///
     /// # Errors
     ///
-    /// See [`ExchangeError`]. Cancel safe.
+    /// See [`ExchangeError`]; an answer that says so has the right number. Not cancel safe.
     pub async fn read(&mut self) -> Result<Zeroizing<Vec<u8>>, ExchangeError> {
         self.lane.fill_to(HEADER_LEN).await?;
         let Some(header) = Header::parse(self.lane.bytes()) else {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         };
-        if header.sequence != self.sequence {
-            return Err(ExchangeError::OutOfOrder { wanted: self.sequence, got: header.sequence });
+        let wanted = std::mem::replace(&mut self.sequence, header.sequence.wrapping_add(1));
+        if header.sequence != wanted {
+            return Err(ExchangeError::OutOfOrder { wanted, got: header.sequence });
         }
         if header.len > self.limit {
             return Err(ExchangeError::TooLarge { len: header.len, limit: self.limit });
@@ -51,7 +52,6 @@ impl Exchange<'_> {
         let payload = Zeroizing::new(self.lane.bytes()[HEADER_LEN..total].to_vec());
         self.lane.bytes_mut()[..total].zeroize();
         self.lane.consume(total);
-        self.sequence = self.sequence.wrapping_add(1);
         Ok(payload)
     }
 

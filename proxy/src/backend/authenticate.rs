@@ -235,3 +235,155 @@ const MAX_PACKET_BYTES: u32 = 1 << 30;
 const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
 /// Where the client's collation does not fit into the login's one byte: set right by the first statement.
 const UTF8MB4_GENERAL_CI: u8 = 45;
+
+#[cfg(test)]
+mod tests {
+    use pointsman_protocol::auth::{AuthSwitch, more_data};
+    use pointsman_protocol::handshake::ClientHello;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::net::Stream;
+
+    const NATIVE: &str = "mysql_native_password";
+    const CACHING: &str = "caching_sha2_password";
+    const MODERN: Capabilities =
+        RELAYED.union(OWN).union(Capabilities::LONG_PASSWORD).union(Capabilities::CONNECT_WITH_DB);
+
+    fn greeting(capabilities: Capabilities, plugin: &str) -> Vec<u8> {
+        let greeting = Greeting {
+            version: b"9.7.4".to_vec(),
+            connection_id: 7,
+            nonce: [b'n'; 20],
+            capabilities,
+            mariadb: MariadbCapabilities::empty(),
+            collation: 255,
+            status: Status::AUTOCOMMIT,
+            plugin: plugin.as_bytes().to_vec(),
+        };
+        let mut payload = Vec::new();
+        greeting.write(&mut payload);
+        payload
+    }
+
+    fn ok() -> Vec<u8> {
+        let mut payload = Vec::new();
+        let ok = OkPacket { status: Status::AUTOCOMMIT, ..OkPacket::default() };
+        ok.write(&mut payload, OkPacket::HEADER, MODERN);
+        payload
+    }
+
+    fn error(code: u16, capabilities: Capabilities) -> Vec<u8> {
+        let mut payload = Vec::new();
+        ErrPacket::new(code, *b"28000", b"no").write(&mut payload, capabilities);
+        payload
+    }
+
+    /// Plays a server that says `lines`, hears a packet after each of the first `answers`, and hangs up. Gives what the
+    /// client has sent, and what came of it.
+    async fn play(
+        lines: Vec<Vec<u8>>,
+        answers: usize,
+        client: Capabilities,
+    ) -> (Vec<Vec<u8>>, Result<Admitted, AuthenticateError>) {
+        let (here, there) = UnixStream::pair().expect("a pair of sockets");
+        let server = async move {
+            let mut lane = Lane::new(Stream::unix(there));
+            let mut exchange = Exchange { lane: &mut lane, sequence: 0, limit: MAX_PAYLOAD_BYTES };
+            let mut heard = Vec::new();
+            for (at, line) in lines.into_iter().enumerate() {
+                exchange.write(&line).await.expect("a client that listens");
+                if at < answers {
+                    let Ok(answer) = exchange.read().await else { break };
+                    heard.push(answer.to_vec());
+                }
+            }
+            heard
+        };
+        let credential = Arc::new(Credential::from_password(b"pw"));
+        let applicant = Applicant {
+            user: b"app",
+            credential: &credential,
+            client,
+            mariadb: MariadbCapabilities::empty(),
+            collation: 300,
+            schema: Some(b"shop"),
+            attributes: b"\x01a\x01b",
+        };
+        let client = authenticate(Lane::new(Stream::unix(here)), &applicant, None, "db-1");
+        tokio::join!(server, client)
+    }
+
+    /// Every set of flags that a client can have comes out at the server, with ours added.
+    #[tokio::test]
+    async fn the_clients_flags_reach_the_server() {
+        let flags: Vec<Capabilities> = RELAYED.iter().collect();
+        for bits in 0..1_u32 << flags.len() {
+            let chosen = flags.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
+            let client =
+                chosen.fold(Capabilities::SSL | Capabilities::COMPRESS, |all, (_, flag)| all | *flag);
+            let (heard, admitted) = play(vec![greeting(MODERN, NATIVE), ok()], 1, client).await;
+            let admitted = admitted.expect("a login");
+            let Ok(ClientHello::Response(response)) = ClientHello::parse(&heard[0], false) else {
+                panic!("expected a response");
+            };
+            assert_eq!(response.capabilities, admitted.capabilities);
+            assert_eq!(response.capabilities & RELAYED, client & RELAYED);
+            assert_eq!(
+                response.capabilities - RELAYED,
+                OWN | Capabilities::LONG_PASSWORD | Capabilities::CONNECT_WITH_DB
+            );
+            assert_eq!((response.user, response.schema), (&b"app"[..], Some(&b"shop"[..])));
+            assert_eq!((response.collation, response.attributes), (UTF8MB4_GENERAL_CI, &b"\x01a\x01b"[..]));
+            assert_eq!(response.answer.len(), 20);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_lacks_what_was_offered_is_not_used() {
+        for flag in RELAYED.iter() {
+            let (_, admitted) = play(vec![greeting(MODERN - flag, NATIVE), ok()], 1, flag).await;
+            assert!(matches!(admitted, Err(AuthenticateError::Lacks(lacking, _)) if lacking == flag));
+            let (_, admitted) = play(vec![greeting(MODERN - flag, NATIVE), ok()], 1, RELAYED - flag).await;
+            assert!(admitted.is_ok());
+        }
+        // What is ours alone may be missing.
+        let old = Capabilities::PROTOCOL_41 | Capabilities::SECURE_CONNECTION;
+        let (_, admitted) = play(vec![greeting(old, NATIVE), ok()], 1, Capabilities::empty()).await;
+        assert_eq!(
+            admitted.expect("a login").capabilities,
+            old | Capabilities::LONG_PASSWORD | Capabilities::CONNECT_WITH_DB
+        );
+    }
+
+    #[tokio::test]
+    async fn conversations() {
+        let nonce = [&[b'm'; 20][..], &[0]].concat();
+        let switch = |plugin: &str| AuthSwitch { plugin: plugin.as_bytes(), data: &nonce }.to_payload();
+        let hello = || greeting(MODERN, CACHING);
+        check(vec![hello(), more_data(&[3])], 1, "cut off").await;
+        check(vec![hello(), more_data(&[4]), ok()], 2, "in").await;
+        check(vec![hello(), switch(NATIVE), ok()], 2, "in").await;
+        check(vec![hello(), switch("dialog")], 1, "unfit").await;
+        check(vec![hello(), error(1045, MODERN)], 1, "refused with 1045").await;
+        check(vec![error(1040, Capabilities::empty())], 0, "refused with 1040").await;
+        check(vec![b"\x0a9.7".to_vec()], 0, "malformed").await;
+        check(vec![vec![0x09]], 0, "malformed").await;
+        check(vec![vec![0; MAX_PAYLOAD_BYTES + 1]], 0, "too large").await;
+        check(vec![], 0, "cut off").await;
+    }
+
+    async fn check(lines: Vec<Vec<u8>>, packets: usize, expected: &str) {
+        let (heard, admitted) = play(lines, packets, Capabilities::empty()).await;
+        let found = match admitted {
+            Ok(_) => String::from("in"),
+            Err(AuthenticateError::Refused(error)) => format!("refused with {}", error.code),
+            Err(AuthenticateError::Login(_)) => String::from("unfit"),
+            Err(AuthenticateError::Malformed(_)) => String::from("malformed"),
+            Err(AuthenticateError::Exchange(ExchangeError::TooLarge { .. })) => String::from("too large"),
+            Err(AuthenticateError::Exchange(ExchangeError::Io(_))) => String::from("cut off"),
+            Err(other) => other.to_string(),
+        };
+        assert_eq!((found.as_str(), heard.len()), (expected, packets));
+    }
+}

@@ -58,7 +58,11 @@ impl From<AuthenticateError> for ConnectError {
             AuthenticateError::Login(error) => {
                 Self::Refused(ClientError::new(1045, b"28000", format!("Access denied: {error}")))
             }
-            other => Self::Authenticate(other),
+            AuthenticateError::Exchange(_)
+            | AuthenticateError::Malformed(_)
+            | AuthenticateError::NoTls
+            | AuthenticateError::Tls(_)
+            | AuthenticateError::Lacks(..) => Self::Authenticate(error),
         }
     }
 }
@@ -135,7 +139,12 @@ fn flavour_of(version: &[u8]) -> Flavour {
 /// Servers choose the account by our address, we by the client's: both must come to the same.
 fn check_account(account: &Account, current_user: &[u8]) -> Result<(), ConnectError> {
     let expected = format!("{}@{}", account.user, account.host);
-    if account.host.is_empty() || current_user.eq_ignore_ascii_case(expected.as_bytes()) {
+    let at = current_user.iter().rposition(|byte| *byte == b'@').unwrap_or(current_user.len());
+    let (user, host) = current_user.split_at(at);
+    // No host is known of accounts that are listed in the configuration.
+    let host_fits = account.host.is_empty()
+        || host.get(1..).is_some_and(|host| host.eq_ignore_ascii_case(account.host.as_bytes()));
+    if user == account.user.as_bytes() && host_fits {
         return Ok(());
     }
     let found = String::from_utf8_lossy(current_user);
@@ -149,3 +158,59 @@ fn check_account(account: &Account, current_user: &[u8]) -> Result<(), ConnectEr
 const MARIADB: &[u8] = b"MariaDB";
 /// From the first packet to the end of the login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pointsman_protocol::auth::Verifier;
+
+    use super::*;
+    use crate::users::Require;
+
+    #[test]
+    fn the_server_must_mean_the_same_account() {
+        check("app", "%", "app@%", true);
+        check("app", "10.0.%.EXAMPLE", "app@10.0.%.example", true);
+        check("", "%", "@%", true);
+        check("app", "%", "app@localhost", false);
+        check("app", "%", "@%", false);
+        // Listed in the configuration: any account of that name will do.
+        check("app", "", "app@10.0.0.1", true);
+        check("app", "", "@localhost", false);
+        check("app", "%", "APP@%", false);
+        check("app", "%", "app", false);
+    }
+
+    #[track_caller]
+    fn check(user: &str, host: &str, current_user: &str, same: bool) {
+        let account = Account {
+            id: 1,
+            version: 1,
+            user: user.into(),
+            host: host.into(),
+            verifier: Arc::new(Verifier::Empty),
+            require: Require::None,
+            locked: false,
+            consistency: None,
+            listener: None,
+            stopped_by_read_only: true,
+            privileged: false,
+        };
+        match check_account(&account, current_user.as_bytes()) {
+            Ok(()) => assert!(same, "{current_user} was taken for {user}@{host}"),
+            Err(ConnectError::Refused(error)) => {
+                let text = String::from_utf8_lossy(&error.message).into_owned();
+                assert!(!same && text.contains(current_user) && text.contains(&format!("'{user}@{host}'")));
+            }
+            Err(other) => panic!("expected a refusal, got {other}"),
+        }
+    }
+
+    #[test]
+    fn flavours() {
+        assert_eq!(flavour_of(b"5.5.5-10.11.6-MariaDB-1"), Flavour::Mariadb);
+        assert_eq!(flavour_of(b"11.4.2-MariaDB"), Flavour::Mariadb);
+        assert_eq!(flavour_of(b"9.7.4-2"), Flavour::Mysql);
+    }
+}

@@ -111,3 +111,51 @@ fn denial_error(user: &str, host: &str, denial: &Denial) -> ClientError {
 }
 
 const TELL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_servers() {
+        check(
+            Denial::Password { given: true },
+            1045,
+            "Access denied for user 'app'@'10.0.0.1' (using password: YES)",
+        );
+        check(
+            Denial::Password { given: false },
+            1045,
+            "Access denied for user 'app'@'10.0.0.1' (using password: NO)",
+        );
+        check(
+            Denial::OldClient(pointsman_protocol::auth::Plugin::CachingSha2),
+            1251,
+            "Client does not support authentication protocol requested by server; consider upgrading MySQL client",
+        );
+        check(
+            Denial::Unusable("auth_gssapi".into()),
+            1045,
+            "Access denied for user 'app'@'10.0.0.1': an account of plugin 'auth_gssapi' logs in through Pointsman \
+             from a [[user]] entry only",
+        );
+    }
+
+    #[track_caller]
+    fn check(denial: Denial, code: u16, message: &str) {
+        let error = LoginError::Denied { user: String::from("app"), host: String::from("10.0.0.1"), denial };
+        let told = error.client_error().expect("an error for the client");
+        assert_eq!((told.code, String::from_utf8_lossy(&told.message).as_ref()), (code, message));
+    }
+
+    #[test]
+    fn who_is_gone_is_not_told() {
+        let gone = || LoginError::io(io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(gone().client_error(), None);
+        assert!(matches!(gone().into_session_error(), SessionError::ClientClosed));
+        let reset = LoginError::io(io::ErrorKind::ConnectionReset.into());
+        assert!(matches!(reset.into_session_error(), SessionError::ClientIo(_)));
+        let told = ExchangeError::TooLarge { len: 1 << 20, limit: 1 << 16 };
+        assert_eq!(LoginError::from(told).client_error().map(|error| error.code), Some(1153));
+    }
+}

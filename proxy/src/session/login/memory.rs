@@ -86,3 +86,67 @@ impl LoginMemory {
 
 /// More would not be faster: each takes a core for milliseconds.
 const MAX_HASHING: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use pointsman_protocol::auth::Verifier;
+
+    use super::*;
+    use crate::users::Require;
+
+    fn account(id: u64, version: u64) -> Account {
+        Account {
+            id,
+            version,
+            user: String::from("app"),
+            host: String::from("%"),
+            verifier: Arc::new(Verifier::Empty),
+            require: Require::None,
+            locked: false,
+            consistency: None,
+            listener: None,
+            stopped_by_read_only: true,
+            privileged: false,
+        }
+    }
+
+    fn clear(password: &str) -> Arc<Credential> {
+        Arc::new(Credential::from_password(password.as_bytes()))
+    }
+
+    /// The password lives as long as a session has it; its double hash as long as the account is what it was.
+    #[test]
+    fn a_password_is_kept_no_longer_than_its_sessions() {
+        let memory = LoginMemory::new(1);
+        let (app, changed, other) = (account(1, 1), account(1, 2), account(2, 1));
+        assert!(memory.recall(&app).is_none());
+        let session = memory.remember(&app, clear("pw"));
+        let learnt = memory.recall(&app).expect("a password that was learnt");
+        assert_eq!(learnt.doubled, double_sha256(b"pw"));
+        assert!(learnt.credential.is_some_and(|known| Arc::ptr_eq(&known, &session)));
+        assert!(memory.recall(&changed).is_none());
+        assert!(memory.recall(&other).is_none());
+        drop(session);
+        assert!(memory.recall(&app).is_some_and(|learnt| learnt.credential.is_none()));
+    }
+
+    #[test]
+    fn sessions_share_one_copy() {
+        let memory = LoginMemory::new(1);
+        let first = memory.remember(&account(1, 1), clear("pw"));
+        assert!(Arc::ptr_eq(&memory.remember(&account(1, 1), clear("pw")), &first));
+        let second = memory.remember(&account(1, 2), clear("new"));
+        assert!(!Arc::ptr_eq(&second, &first));
+        // The older session's password is not handed to those who know the newer one.
+        let known = memory.recall(&account(1, 2)).and_then(|learnt| learnt.credential);
+        assert!(known.is_some_and(|known| Arc::ptr_eq(&known, &second)));
+    }
+
+    #[test]
+    fn hashes_are_not_kept() {
+        let memory = LoginMemory::new(1);
+        let sha1 = Arc::new(Credential::Sha1([7; 20].into()));
+        let kept = memory.remember(&account(1, 1), sha1.clone());
+        assert!(Arc::ptr_eq(&kept, &sha1) && memory.recall(&account(1, 1)).is_none());
+    }
+}

@@ -116,7 +116,7 @@ impl Door<'_> {
         greeting.write(&mut payload);
         let mut exchange = Exchange { lane: &mut lane, sequence: 0, limit: MAX_LOGIN_PAYLOAD_BYTES };
         exchange.write(&payload).await.map_err(LoginError::io)?;
-        let hello = exchange.read().await?;
+        let hello = hear(&mut exchange).await?;
         let sequence = exchange.sequence;
         if !matches!(ClientHello::parse(&hello, false), Ok(ClientHello::Ssl(_))) {
             return Ok((lane, sequence, hello));
@@ -126,7 +126,7 @@ impl Door<'_> {
         let stream = tls.accept(stream, &early).await.map_err(LoginError::Tls)?;
         let mut lane = Lane::new(stream);
         let mut exchange = Exchange { lane: &mut lane, sequence, limit: MAX_LOGIN_PAYLOAD_BYTES };
-        let hello = exchange.read().await?;
+        let hello = hear(&mut exchange).await?;
         let sequence = exchange.sequence;
         Ok((lane, sequence, hello))
     }
@@ -170,6 +170,18 @@ impl Door<'_> {
         match self.address.ip() {
             Some(ip) if !ip.is_loopback() => ip.to_string(),
             Some(_) | None => String::from("localhost"),
+        }
+    }
+}
+
+/// Reads a packet; a client that sends none that can be read is told so.
+async fn hear(exchange: &mut Exchange<'_>) -> Result<Zeroizing<Vec<u8>>, LoginError> {
+    match exchange.read().await {
+        Ok(payload) => Ok(payload),
+        Err(error) => {
+            let error = LoginError::from(error);
+            error.tell(exchange).await;
+            Err(error)
         }
     }
 }

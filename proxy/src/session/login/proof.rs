@@ -136,7 +136,9 @@ async fn open(
     }
     opened.map_err(|error| match error {
         ConnectError::Refused(error) => Unproven::Refused(error),
-        other => Unproven::Unreachable(format!("{}: {other}", server.name)),
+        ConnectError::Io(_) | ConnectError::TimedOut | ConnectError::Authenticate(_) => {
+            Unproven::Unreachable(format!("{}: {error}", server.name))
+        }
     })
 }
 
