@@ -69,20 +69,42 @@ impl Client {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// Asks for a plain text, such as a probe's.
+    ///
+    /// # Errors
+    ///
+    /// When no proxy answers, or with anything but success.
+    pub(super) async fn get_text(&self, path: &str) -> Result<String, Failure> {
+        let (status, bytes) = self.ask(Method::GET, path, None).await?;
+        let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+        if status.is_success() { Ok(text) } else { Err(Failure::new(exit_of(status), text)) }
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let unreachable = |what: String| {
-            Failure::new(Exit::Unreachable, format!("no proxy at {}: {what}", self.describe()))
-        };
-        let answer = tokio::time::timeout(LIMIT, self.exchange(method, path, body)).await;
-        let answer = answer.map_err(|_| unreachable(format!("no answer within {} s", LIMIT.as_secs())))?;
-        let (status, bytes) = answer.map_err(|error| unreachable(error.to_string()))?;
+        let (status, bytes) = self.ask(method, path, body).await?;
         let value: Result<Value, _> = serde_json::from_slice(&bytes);
         if status.is_success() {
-            return value.map_err(|error| unreachable(format!("expected JSON: {error}")));
+            return value.map_err(|error| self.unreachable(&format!("expected JSON: {error}")));
         }
         let message = value.ok().and_then(|value| value["error"].as_str().map(str::to_owned));
         let message = message.unwrap_or_else(|| format!("{}: HTTP status {status}", self.describe()));
         Err(Failure::new(exit_of(status), message))
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let answer = tokio::time::timeout(LIMIT, self.exchange(method, path, body)).await;
+        let answer =
+            answer.map_err(|_| self.unreachable(&format!("no answer within {} s", LIMIT.as_secs())))?;
+        answer.map_err(|error| self.unreachable(&error.to_string()))
+    }
+
+    fn unreachable(&self, what: &str) -> Failure {
+        Failure::new(Exit::Unreachable, format!("no proxy at {}: {what}", self.describe()))
     }
 
     async fn exchange(

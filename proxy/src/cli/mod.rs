@@ -5,11 +5,13 @@
 
 mod client;
 mod config;
+mod drain;
 mod dsn;
 mod exit;
 mod generate;
 mod logging;
 mod output;
+mod sandbox;
 mod serve;
 mod settings;
 mod status;
@@ -52,6 +54,22 @@ enum Command {
     Status(Remote),
     /// List client sessions and why they keep a server connection.
     Sessions(Remote),
+    /// Take a server out of the read pool, or let this proxy end as SIGTERM does.
+    Drain {
+        #[command(flatten)]
+        what: drain::Arguments,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Let a drained server serve reads again.
+    Undrain {
+        /// The server's name.
+        server: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Start throw-away servers with a proxy in front; all of it is removed at the end.
+    Sandbox(sandbox::Arguments),
     /// Print what applications connect with.
     Dsn(dsn::Arguments),
     /// Print a shell's completion script.
@@ -103,6 +121,9 @@ fn execute(cli: Cli) -> Outcome {
         Command::Config { command } => config::run(command, format),
         Command::Status(remote) => wait_for(status::status(&remote.client()?, format)),
         Command::Sessions(remote) => wait_for(status::sessions(&remote.client()?, format)),
+        Command::Drain { what, remote } => wait_for(drain::drain(&remote.client()?, &what, format)),
+        Command::Undrain { server, remote } => wait_for(drain::undrain(&remote.client()?, &server, format)),
+        Command::Sandbox(arguments) => wait_for(sandbox::run(&arguments)),
         Command::Dsn(arguments) => dsn::run(&arguments, format),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),

@@ -132,6 +132,14 @@ fn record_metrics() -> Result<PrometheusHandle, BuildError> {
     let handle = recorder.handle();
     // Already set: a test has done it, and what it counts is shown by nobody.
     drop(metrics::set_global_recorder(recorder));
+    metrics::describe_histogram!(
+        "pointsman_server_probe_duration_seconds",
+        "How long a server took to answer."
+    );
+    metrics::describe_counter!(
+        "pointsman_server_state_changes_total",
+        "How often a server came into a state."
+    );
     let upkeep = handle.clone();
     tokio::spawn(async move {
         loop {

@@ -64,6 +64,8 @@ struct Tracked {
     lag: Option<Duration>,
     standing: Standing,
     draining: bool,
+    /// Has been used at any time.
+    pooled: bool,
     role: Role,
     state: State,
     reason: String,
@@ -88,6 +90,7 @@ impl Discovery {
             lag: None,
             standing: Standing::default(),
             draining: false,
+            pooled: false,
             role: Role::Unknown,
             state: State::Unknown,
             reason: String::new(),
@@ -262,6 +265,7 @@ impl Discovery {
             if verdict.state == State::Online && server.state != State::Online {
                 server.online_since = now;
             }
+            server.pooled |= verdict.state == State::Online;
             server.standing.receiver_stopped = verdict.receiver_stopped;
             server.role = verdict.role;
             server.state = verdict.state;

@@ -130,7 +130,7 @@ fn report(id: u32, what: &str, rest: &[&str]) -> Report {
 #[test]
 fn starts() {
     check("0 w 10", "1:0 O??");
-    check("0 w 10, 1 r0 10, 2 r0 10", "1:0 OXX");
+    check("0 w 10, 1 r0 10, 2 r0 10", "1:0 O??");
     check("up", "1:0 OOO");
     check("2* 0 w 10 / 1 x / 2 x, 3* 0 w 10 / 1 r0 10 / 2 x", "1:0 OOG");
     let (_, topology) = run("0 w 10, 1 r0 10");

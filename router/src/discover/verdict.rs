@@ -204,7 +204,9 @@ impl Surroundings<'_> {
             return Some((State::Lagging, reason));
         }
         if !server.health.steady() {
-            return Some((State::Excluded, "answers again, not yet for long enough".into()));
+            // A server that has not been in the pool yet is not out of it either.
+            let state = if server.pooled { State::Excluded } else { State::Unknown };
+            return Some((state, "has not answered for long enough yet".into()));
         }
         None
     }
