@@ -22,7 +22,7 @@ pub use self::account::{Account, Require};
 use self::limit::Limiter;
 pub use self::pattern::HostPattern;
 use self::row::Row;
-use self::table::{Numbers, Table};
+use self::table::{Numbers, ServerRules, Table};
 use crate::net::ClientAddress;
 
 /// How long a client waits for a reading of the accounts.
@@ -65,7 +65,7 @@ impl Users {
             progress: watch::Sender::default(),
         };
         if users.source == UserSource::Static {
-            users.replace(table::static_rows(&users.settings), true);
+            users.replace(table::static_rows(&users.settings), ServerRules::default());
             users.progress.send_modify(|progress| progress.ready = true);
         }
         Arc::new(users)
@@ -154,9 +154,9 @@ impl Users {
         });
     }
 
-    fn replace(&self, rows: Vec<Row>, names: bool) {
+    fn replace(&self, rows: Vec<Row>, server: ServerRules) {
         let mut current = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(Table::new(rows, names, &self.settings, &current, &self.numbers));
+        *current = Arc::new(Table::new(rows, server, &self.settings, &current, &self.numbers));
     }
 
     fn table(&self) -> Arc<Table> {
@@ -200,7 +200,7 @@ mod tests {
         users.wanted.notified().await;
         tokio::task::yield_now().await;
         let number = users.start();
-        users.replace(Vec::new(), true);
+        users.replace(Vec::new(), ServerRules::default());
         users.finish(number, true);
         for client in clients {
             assert!(client.await.unwrap());

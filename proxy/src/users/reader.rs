@@ -7,10 +7,11 @@ use pointsman_config::UserSource;
 use pointsman_router::intent::Flavour;
 use pointsman_router::topology::{ServerView, State, Topology};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
 use super::row::Row;
+use super::table::ServerRules;
 use super::{Users, mariadb, mysql};
 use crate::cluster::{ConnectionError, Record, ServiceAccount, ServiceConnection};
 
@@ -44,13 +45,12 @@ impl Reader {
         let users = self.users.clone();
         let mut told = None;
         let mut source = None;
-        let mut retry = false;
-        let mut next = Instant::now();
+        let (mut next, mut retry) = (Instant::now(), None);
         loop {
             tokio::select! {
                 _ = timer.tick() => {}
                 () = users.wanted.notified() => {}
-                () = sleep(RETRY), if retry => {}
+                () = sleep_until(retry.unwrap_or(next)), if retry.is_some() => {}
                 changed = self.topology.changed() => {
                     if changed.is_err() {
                         return;
@@ -65,7 +65,8 @@ impl Reader {
             }
             sleep_until(next).await;
             next = Instant::now() + LEAST_INTERVAL;
-            retry = !self.read(&mut told).await;
+            let succeeded = self.read(&mut told).await;
+            retry = (!succeeded).then(|| Instant::now() + RETRY);
         }
     }
 
@@ -78,7 +79,7 @@ impl Reader {
             match read_server(&self.account, &server.address, topology.flavour).await {
                 Ok(reading) => {
                     tell(told, &server.name, reading.rows.len(), reading.restricted);
-                    self.users.replace(reading.rows, reading.names);
+                    self.users.replace(reading.rows, reading.server);
                     self.users.finish(number, true);
                     return true;
                 }
@@ -148,8 +149,7 @@ fn sources(topology: &Topology) -> Vec<&ServerView> {
 /// What a server's tables say.
 struct Reading {
     rows: Vec<Row>,
-    /// The server looks names up.
-    names: bool,
+    server: ServerRules,
     /// Some table could not be read.
     restricted: bool,
 }
@@ -166,7 +166,7 @@ async fn read_server(
         Flavour::Mariadb => read_mariadb(&mut connection).await?,
         Flavour::Mysql => read_mysql(&mut connection).await?,
     };
-    Ok(Reading { rows, names, restricted })
+    Ok(Reading { rows, server: ServerRules { flavour, names }, restricted })
 }
 
 async fn read_mariadb(connection: &mut ServiceConnection) -> Result<(Vec<Row>, bool), ConnectionError> {

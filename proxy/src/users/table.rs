@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pointsman_config::StaticUser;
+use pointsman_router::intent::Flavour;
 
 use super::account::Account;
 use super::pattern::HostPattern;
@@ -15,7 +16,14 @@ use crate::net::ClientAddress;
 #[derive(Default)]
 pub(super) struct Table {
     by_user: HashMap<String, Vec<Entry>>,
-    /// The servers look names up, so that loopback is `localhost`.
+    server: ServerRules,
+}
+
+/// What differs from server to server in the choice of an account.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ServerRules {
+    pub(super) flavour: Flavour,
+    /// The server looks names up, so that loopback is `localhost`.
     pub(super) names: bool,
 }
 
@@ -40,7 +48,7 @@ impl Table {
     /// Accounts of `rows`; those that `before` has unchanged keep their identity.
     pub(super) fn new(
         rows: Vec<Row>,
-        names: bool,
+        server: ServerRules,
         settings: &[StaticUser],
         before: &Self,
         numbers: &Numbers,
@@ -62,11 +70,11 @@ impl Table {
         }
         for entries in by_user.values_mut() {
             entries.sort_by(|one, other| match (&one.pattern, &other.pattern) {
-                (Some(one), Some(other)) => one.compare(other),
+                (Some(one), Some(other)) => one.compare(other, server.flavour),
                 (None, _) | (_, None) => std::cmp::Ordering::Equal,
             });
         }
-        Self { by_user, names }
+        Self { by_user, server }
     }
 
     fn entry(&self, user: &str, host: Option<&str>) -> Option<&Entry> {
@@ -81,7 +89,7 @@ impl Table {
         let chosen = match (named, anonymous) {
             (Some(named), Some(anonymous)) => {
                 let later = match (&named.pattern, &anonymous.pattern) {
-                    (Some(named), Some(anonymous)) => named.compare(anonymous).is_gt(),
+                    (Some(named), Some(anonymous)) => is_better(anonymous, named, self.server.flavour),
                     (None, _) | (_, None) => false,
                 };
                 if later { anonymous } else { named }
@@ -92,15 +100,19 @@ impl Table {
     }
 
     fn best(&self, user: &str, client: &ClientAddress) -> Option<&Entry> {
-        self.by_user
-            .get(user)?
-            .iter()
-            .find(|entry| entry.pattern.as_ref().is_none_or(|pattern| pattern.matches(client, self.names)))
+        self.by_user.get(user)?.iter().find(|entry| {
+            entry.pattern.as_ref().is_none_or(|pattern| pattern.matches(client, self.server.names))
+        })
     }
 
     pub(super) fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.by_user.values().flatten().map(|entry| &entry.account)
     }
+}
+
+/// Whether the anonymous account is tried before the named one; at the same host the named one is.
+fn is_better(anonymous: &HostPattern, named: &HostPattern, flavour: Flavour) -> bool {
+    anonymous.as_str() != named.as_str() && anonymous.compare(named, flavour).is_lt()
 }
 
 /// A password in the configuration opens accounts whose own way of proving one cannot be passed on to servers.
@@ -155,6 +167,8 @@ mod tests {
     use super::super::Require;
     use super::*;
 
+    const NAMES: ServerRules = ServerRules { flavour: Flavour::Mariadb, names: true };
+
     fn row(user: &str, host: &str) -> Row {
         Row {
             user: user.to_owned(),
@@ -168,7 +182,7 @@ mod tests {
     }
 
     fn table(rows: Vec<Row>, before: &Table, numbers: &Numbers) -> Table {
-        Table::new(rows, true, &[], before, numbers)
+        Table::new(rows, NAMES, &[], before, numbers)
     }
 
     fn client(ip: &str) -> ClientAddress {
@@ -239,7 +253,7 @@ mod tests {
         let mut plain = row("plain", "%");
         plain.methods = socket.methods.clone();
         let rows = vec![row("native", "%"), socket, plain];
-        let table = Table::new(rows, true, &settings, &Table::default(), &Numbers::default());
+        let table = Table::new(rows, NAMES, &settings, &Table::default(), &Numbers::default());
         let find = |user: &str| table.find(user.as_bytes(), &client("10.0.0.1")).unwrap();
         assert!(matches!(*find("native").verifier, Verifier::Empty));
         assert!(matches!(*find("socket").verifier, Verifier::Clear(_)));
@@ -250,7 +264,7 @@ mod tests {
     #[test]
     fn users_of_the_configuration_may_come_from_anywhere() {
         let users = [StaticUser { name: "app".to_owned(), ..StaticUser::default() }];
-        let table = Table::new(static_rows(&users), true, &users, &Table::default(), &Numbers::default());
+        let table = Table::new(static_rows(&users), NAMES, &users, &Table::default(), &Numbers::default());
         assert_eq!(table.find(b"app", &client("fd00::1")).unwrap().host, "");
         assert!(table.find(b"app", &ClientAddress::Local).is_some());
         assert!(table.find(b"other", &ClientAddress::Local).is_none());
