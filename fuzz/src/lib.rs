@@ -8,6 +8,7 @@ pub mod compress;
 pub mod config;
 pub mod handshake;
 pub mod response;
+pub mod sql;
 pub mod wire;
 
 /// A decoder's name and the check that its target runs.
@@ -16,6 +17,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets, by the names of their seed folders.
 pub const TARGETS: &[Target] = &[
     ("auth", auth::check),
+    ("classify", sql::classify),
     ("command", wire::command),
     ("compress", compress::check),
     ("config", config::check),
@@ -25,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     ("packet", wire::packet),
     ("proxy_protocol", wire::proxy_protocol),
     ("response", response::check),
+    ("tokenizer", sql::tokenizer),
 ];
 
 /// Takes the first byte, by which targets choose among options.
