@@ -84,11 +84,14 @@ pub(super) fn denied_no_password() -> Next {
 }
 
 impl Evidence {
-    /// Looks at it again, with what is stored now.
-    pub fn against(self, verification: Verification) -> Next {
+    /// Looks at it again, with what is stored now. `plugin`: the client's, if it has not been switched to another one
+    /// yet, which clients put up with once.
+    pub fn against(self, verification: Verification, plugin: Option<&[u8]>) -> Next {
         match self {
             Self::NoPassword => verification.judge_no_password(),
-            Self::Native(answer) => verification.judge_native(&answer),
+            Self::Native(answer) if verification.takes_native() => verification.judge_native(&answer),
+            Self::Native(_) if plugin.is_some() => verification.begin_again(plugin, &[]),
+            Self::Native(_) => denied_password(None),
             Self::Clear(password) => Next::Work(Work::Check(verification, password)),
         }
     }

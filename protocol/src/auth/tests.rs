@@ -312,7 +312,7 @@ fn evidence_is_held_against_what_is_stored_now() {
         }
     };
     let again = |evidence: Evidence, plugin, stored| {
-        let mut next = evidence.against(Case::new(plugin, stored, b"").verification());
+        let mut next = evidence.against(Case::new(plugin, stored, b"").verification(), None);
         if let Next::Work(work) = next {
             next = work.run();
         }
@@ -324,6 +324,11 @@ fn evidence_is_held_against_what_is_stored_now() {
     assert!(!again(native(), "caching_sha2_password", CACHING));
     assert!(again(stale("mysql_native_password", NATIVE, b""), "mysql_native_password", b""));
     assert!(!again(stale("mysql_native_password", NATIVE, b""), "mysql_native_password", NATIVE));
+    let switched = native().against(
+        Case::new("caching_sha2_password", CACHING, b"").verification(),
+        Some(b"caching_sha2_password"),
+    );
+    assert!(matches!(switched, Next::Ask { payload, .. } if payload[0] == AUTH_SWITCH));
     let clear = Evidence::Clear(b"pw-c1".to_vec().into());
     assert!(again(clear, "caching_sha2_password", CACHING));
 }

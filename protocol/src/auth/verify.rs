@@ -115,6 +115,11 @@ impl Verification {
         }
     }
 
+    /// Whether an answer of mysql_native_password can be checked.
+    pub(super) fn takes_native(&self) -> bool {
+        matches!(*self.verifier, Verifier::Native(_) | Verifier::Clear(_))
+    }
+
     fn live_credential(&self) -> Option<&Arc<Credential>> {
         self.learnt.as_ref()?.credential.as_ref()
     }

@@ -63,10 +63,12 @@ pub async fn begin(
     }
     lane.write_all(&packets).await?;
     let set = next_answer(lane).read().await?;
+    // Both answers are read whatever they are: an expired password refuses the statements, not the connection.
+    let who = read_who(&mut next_answer(lane), capabilities).await;
     if set.first() == Some(&ErrPacket::HEADER) {
         return Err(refused(&set, capabilities));
     }
-    read_who(&mut next_answer(lane), capabilities).await
+    who
 }
 
 /// The account in hexadecimal digits, which look the same in every character set.

@@ -99,8 +99,16 @@ async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<Server
     let Admitted { mut lane, greeting, capabilities, status } = admitted;
     worker.shared.logins.heard(server, &greeting);
     let flavour = flavour_of(&greeting.version);
-    let base = base_session::begin(&mut lane, flavour, capabilities, login.collation).await?;
-    check_account(&login.account, &base.account)?;
+    let begun = base_session::begin(&mut lane, flavour, capabilities, login.collation).await;
+    let (collation, epoch) = match begun {
+        Ok(base) => {
+            check_account(&login.account, &base.account)?;
+            (base.collation, epoch)
+        }
+        // The client has said that it can change an expired password: on this connection, and nobody else's.
+        Err(AuthenticateError::Refused(error)) if error.code == ER_MUST_CHANGE_PASSWORD => (0, NO_EPOCH),
+        Err(error) => return Err(error.into()),
+    };
     let now = Instant::now();
     Ok(Box::new(ServerConnection {
         lane,
@@ -112,7 +120,7 @@ async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<Server
         worker: worker.index,
         capabilities,
         flavour,
-        collation: base.collation,
+        collation,
         status,
         state: ConnectionState::new(schema, status.contains(Status::AUTOCOMMIT)),
         prepared: PreparedStatements::default(),
@@ -155,6 +163,10 @@ fn check_account(account: &Account, current_user: &[u8]) -> Result<(), ConnectEr
     Err(ConnectError::Refused(ClientError::new(1045, b"28000", text)))
 }
 
+/// `ER_MUST_CHANGE_PASSWORD` of both flavours.
+const ER_MUST_CHANGE_PASSWORD: u16 = 1820;
+/// No topology has this epoch, so a connection with it is lent to nobody.
+const NO_EPOCH: u64 = u64::MAX;
 const MARIADB: &[u8] = b"MariaDB";
 /// From the first packet to the end of the login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pointsman_protocol::auth::{Denial, Denied, Next, Verification, Verified, Verifier};
+use pointsman_protocol::auth::{AUTH_SWITCH, Denial, Denied, Next, Verification, Verified, Verifier};
 
 use super::entry::Entry;
 use super::{Door, LoginError};
@@ -28,15 +28,19 @@ impl Door<'_> {
         } else {
             verification.begin(entry.plugin, entry.answer)
         };
-        let denied = match (self.drive(exchange, first).await?, account) {
+        let mut switched = false;
+        let denied = match (self.drive(exchange, first, &mut switched).await?, account) {
             (Ok(verified), Some(account)) => return Ok((account, verified)),
             // A decoy fits nothing, so this is a denial in every case.
             (Ok(_), None) => Denied { reason: Denial::Password { given: true }, evidence: None },
             (Err(denied), None) => denied,
-            (Err(denied), Some(known)) => match self.look_again(exchange, entry, &known, denied).await? {
-                Ok(entered) => return Ok(entered),
-                Err(denied) => denied,
-            },
+            (Err(denied), Some(known)) => {
+                let entry = Entry { plugin: entry.plugin.filter(|_| !switched), ..*entry };
+                match self.look_again(exchange, &entry, &known, denied).await? {
+                    Ok(entered) => return Ok(entered),
+                    Err(denied) => denied,
+                }
+            }
         };
         Err(self.denied(entry, denied.reason))
     }
@@ -68,8 +72,8 @@ impl Door<'_> {
         if (account.id, account.version) == (known.id, known.version) {
             return Ok(Err(unchanged));
         }
-        let next = evidence.against(self.verification(entry, Some(&account), exchange));
-        Ok(self.drive(exchange, next).await?.map(|verified| (account, verified)))
+        let next = evidence.against(self.verification(entry, Some(&account), exchange), entry.plugin);
+        Ok(self.drive(exchange, next, &mut false).await?.map(|verified| (account, verified)))
     }
 
     fn verification(
@@ -92,17 +96,19 @@ impl Door<'_> {
         }
     }
 
-    /// Sends, receives and computes until there is a verdict.
+    /// Sends, receives and computes until there is a verdict; notes whether the client was switched to a plugin.
     async fn drive(
         self,
         exchange: &mut Exchange<'_>,
         first: Next,
+        switched: &mut bool,
     ) -> Result<Result<Verified, Denied>, LoginError> {
         let logins = &self.worker.shared.logins;
         let mut next = first;
         loop {
             next = match next {
                 Next::Ask { payload, then } => {
+                    *switched |= payload.first() == Some(&AUTH_SWITCH);
                     exchange.write(&payload).await.map_err(LoginError::io)?;
                     let answer = tokio::time::timeout(ANSWER_DEADLINE, exchange.read()).await;
                     then.answer(&answer.map_err(|_elapsed| LoginError::Deadline)??)
