@@ -52,7 +52,11 @@ impl Session {
             Ok(()) => self.relay(job, &mut connection, on_replica).await,
             Err(error) => Err(error),
         };
-        self.worker.balancer.borrow_mut().finished(connection.server, started.elapsed());
+        // What failed is no measure of how fast the server is.
+        match &outcome {
+            Ok(_) => self.worker.balancer.borrow_mut().finished(connection.server, started.elapsed()),
+            Err(_) => self.worker.balancer.borrow_mut().abandoned(connection.server),
+        }
         self.slot.running.set(None);
         self.wait_for_kills().await;
         match outcome {
