@@ -15,7 +15,8 @@ use pointsman_router::session::{ConnectionState, Fresh, Observed, SessionState};
 use pointsman_router::topology::{Role, ServerId, ServerView, State, Topology};
 
 const NOW: Duration = Duration::from_secs(1000);
-const SET: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-900000,4e11fa47-71ca-11e1-9e33-c80aa9429562:1-77:80-90";
+const SET: &str =
+    "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-900000,4e11fa47-71ca-11e1-9e33-c80aa9429562:1-77:80-90";
 
 fn decisions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
@@ -70,7 +71,9 @@ fn sessions(criterion: &mut Criterion) {
     connection.adopt(&session);
     group.bench_function("plan nothing", |b| b.iter(|| connection.plan(black_box(&session))));
     let other = SessionState::new(Fresh::default());
-    group.bench_function("plan nothing for another session", |b| b.iter(|| connection.plan(black_box(&other))));
+    group.bench_function("plan nothing for another session", |b| {
+        b.iter(|| connection.plan(black_box(&other)))
+    });
     group.finish();
 }
 
@@ -116,6 +119,7 @@ fn decider(flavour: Flavour, balance: Balance) -> impl FnMut(&SessionState) {
             asked: Asked::No,
             pinned: None,
             will_pin: false,
+            may_wait: true,
             excluded: &[],
             listener_read_only: false,
             stopped_by_read_only: true,

@@ -20,6 +20,7 @@ use crate::error::{ClientError, SessionError};
 struct Attempts {
     excluded: Vec<ServerId>,
     hold_until: Instant,
+    wait_failed: bool,
     /// What came of asking the primary for its position.
     asked: Asked,
     /// The last word of a server or of the pool, told when nothing better comes.
@@ -31,6 +32,7 @@ impl Attempts {
         Self {
             excluded: session.left_out.clone(),
             hold_until: Instant::now() + session.worker.shared.config.routing.hold_timeout,
+            wait_failed: false,
             asked: Asked::No,
             last_error: None,
         }
@@ -120,6 +122,7 @@ impl Session {
             asked: attempts.asked,
             pinned: self.held.as_ref().map(|held| held.server),
             will_pin: job.will_pin,
+            may_wait: !attempts.wait_failed,
             excluded: &attempts.excluded,
             listener_read_only: self.listener == crate::net::ListenerKind::ReadOnly,
             stopped_by_read_only: self.login.account.stopped_by_read_only,
@@ -242,6 +245,7 @@ impl Session {
             && !self.wait_for_position(&mut connection, &wait).await
         {
             self.worker.counters.failed_position_waits.one();
+            attempts.wait_failed = true;
             attempts.excluded.push(server);
             return Ok(false);
         }

@@ -38,6 +38,8 @@ pub struct Request<'a> {
     pub pinned: Option<ServerId>,
     /// The statement will leave a cursor or long data on its connection, which its text does not tell.
     pub will_pin: bool,
+    /// No wait for a position has failed for this statement: a second one would only add to the delay.
+    pub may_wait: bool,
     /// Servers that failed this statement or refuse this user.
     pub excluded: &'a [ServerId],
     pub listener_read_only: bool,

@@ -170,7 +170,7 @@ impl<'a> Reader<'a, '_> {
         if view.position.contains(self.request.floor()) {
             return self.on(Some(seen.server), reason);
         }
-        if self.can_wait(view) {
+        if can_wait(self.request, view) {
             return self.wait_on(seen.server, &GtidSet::Empty);
         }
         self.on_primary("the session's replica is too far behind")
@@ -189,12 +189,9 @@ impl<'a> Reader<'a, '_> {
         if let Some(id) = self.pick_where(is_past) {
             return self.on(Some(id), reason);
         }
-        let limit = self.request.routing.read_wait;
-        let can_wait = |candidate: &Candidate| {
-            topology
-                .server(candidate.id)
-                .is_some_and(|view| !limit.is_zero() && view.lag.is_some_and(|lag| lag <= limit))
-        };
+        let request = self.request;
+        let can_wait =
+            |candidate: &Candidate| topology.server(candidate.id).is_some_and(|view| can_wait(request, view));
         match self.pick_where(can_wait) {
             Some(id) => self.wait_on(id, seen),
             None => self.on_primary("no replica has what the session has seen"),
@@ -220,11 +217,6 @@ impl<'a> Reader<'a, '_> {
         self.candidates.iter().any(|c| c.id == id && c.fresh) || !self.candidates.iter().any(fresh)
     }
 
-    fn can_wait(&self, view: &ServerView) -> bool {
-        let limit = self.request.routing.read_wait;
-        !limit.is_zero() && view.lag.is_some_and(|lag| lag <= limit)
-    }
-
     fn on(&self, picked: Option<ServerId>, reason: Why) -> Decision {
         match picked {
             Some(id) => Decision::Replica { id, wait: None, reason },
@@ -246,6 +238,12 @@ impl<'a> Reader<'a, '_> {
         }
         super::primary(self.request, self.topology, reason.into())
     }
+}
+
+/// Whether the server can be expected to reach the newest position within `routing.read_wait`.
+fn can_wait(request: &Request<'_>, view: &ServerView) -> bool {
+    let limit = request.routing.read_wait;
+    request.may_wait && !limit.is_zero() && view.lag.is_some_and(|lag| lag <= limit)
 }
 
 /// `routing.no_replica` decides.

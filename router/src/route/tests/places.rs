@@ -96,10 +96,16 @@ fn replicas_that_may_not_serve_are_passed_over() {
     first(|server| server.lag = Some(Duration::from_secs(2)))
         .server(SECOND, |server| server.lag = Some(Duration::from_secs(9)))
         .check("server 1");
-    first(|server| server.zone = "west".into()).check("server 2");
-    first(|server| server.zone = "west".into())
-        .with(|case| case.routing.zone = "west".into())
-        .check("server 1");
+    let near = |zone: &'static str| {
+        Case::read()
+            .server(FIRST, |server| server.zone = "west".into())
+            .server(SECOND, |server| server.zone = "east".into())
+            .with(|case| case.routing.zone = zone.into())
+    };
+    near("west").check("server 1");
+    near("east").check("server 2");
+    near("north").check("server 1");
+    near("").check("server 1");
     Case::read().with(|case| case.excluded = vec![FIRST]).check("server 2");
     Case::read()
         .with(|case| case.excluded = vec![FIRST, SECOND])
