@@ -17,11 +17,11 @@ use crate::exchange::Exchange;
 pub fn base_set_sql(flavour: Flavour, collation: u16) -> String {
     let mut sql = match flavour {
         Flavour::Mysql => format!(
-            "SET session_track_gtids = OWN_GTID, session_track_schema = ON, session_track_state_change = OFF, \
+            "SET session_track_gtids = OWN_GTID, session_track_schema = ON, session_track_state_change = ON, \
              session_track_transaction_info = OFF, session_track_system_variables = '{MYSQL_TRACKED}'"
         ),
         Flavour::Mariadb => format!(
-            "SET session_track_schema = ON, session_track_state_change = OFF, \
+            "SET session_track_schema = ON, session_track_state_change = ON, \
              session_track_transaction_info = OFF, session_track_system_variables = '{MARIADB_TRACKED}'"
         ),
     };

@@ -276,6 +276,7 @@ impl Session {
             insert_id: reply.insert_id,
             schema: reply.schema.as_deref(),
             variables: &reply.variables,
+            state_changed: reply.state_changed,
             gtid: &reply.gtid,
             eventual: self.consistency(job) == Consistency::Eventual,
         };

@@ -33,6 +33,8 @@ pub struct Reply {
     pub rows: u64,
     pub schema: Option<Vec<u8>>,
     pub variables: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The session's state was changed, by a trigger or function where the text does not tell.
+    pub state_changed: bool,
     /// What ROW_COUNT() answers after this response.
     pub row_count: i64,
     /// Whether the answer carried status flags at all: errors and prepare answers do not.
@@ -256,8 +258,8 @@ impl<'a> Relay<'a> {
                 SessionChange::SystemVariable { name, value } => {
                     self.reply.variables.push((name.to_vec(), value.to_vec()));
                 }
-                SessionChange::StateChange(_)
-                | SessionChange::TransactionCharacteristics(_)
+                SessionChange::StateChange(changed) => self.reply.state_changed |= changed,
+                SessionChange::TransactionCharacteristics(_)
                 | SessionChange::TransactionState(_)
                 | SessionChange::Unknown => {}
             }

@@ -119,7 +119,10 @@ fn assign(item: &Text<'_>, target: &Target, value: &Text<'_>, draft: &mut Draft)
         | "debug"
         | "debug_dbug"
         | "debug_sync"
-        | "wsrep_on" => draft.effects |= Effects::UNTRACKED_SET,
+        | "wsrep_on" => {
+            draft.effects |= Effects::UNTRACKED_SET;
+            draft.actions.push(Action::SetFromExpression { name });
+        }
         _ => match word_or_literal(value).and_then(|value| String::from_utf8(value.to_vec()).ok()) {
             Some(value) => draft.actions.push(Action::SetVariable { name, value: value.into() }),
             None => {

@@ -112,8 +112,14 @@ impl ConnectionState {
 fn leaves_behind(applied: &Replayable, wanted: &Replayable, login_collation: u16) -> bool {
     let charset_stays = login_collation == 0
         && wanted.setting(NAMES).is_none()
-        && applied.settings.iter().any(Setting::is_charset);
-    charset_stays && differ_in_charset(applied, wanted)
+        && applied.settings.iter().any(Setting::is_charset)
+        && differ_in_charset(applied, wanted);
+    // What is set next would add to it.
+    let adds_up = |setting: &Setting| {
+        setting.is_partial() && wanted.setting(&setting.name).is_some_and(|s| s != setting)
+    };
+    charset_stays
+        || applied.settings.iter().any(adds_up)
         || applied.user_variables.iter().any(|variable| wanted.user_variable(&variable.name).is_none())
 }
 

@@ -30,6 +30,8 @@ pub struct Observed<'a> {
     pub schema: Option<&'a [u8]>,
     /// Name and value from the system variables tracker.
     pub variables: &'a [(Vec<u8>, Vec<u8>)],
+    /// The state change tracker: a variable was set or a temporary table made, maybe by a trigger.
+    pub state_changed: bool,
     /// What the statement committed.
     pub gtid: &'a GtidSet,
     /// It was a read that was routed without regard to the session's floor.
@@ -151,6 +153,10 @@ impl SessionState {
             let is_transaction = |action| matches!(action, &Action::SetTransaction { session: false, .. });
             self.one_shot_transaction =
                 actions(intent).any(is_transaction) && !self.pins.contains(Pins::ONE_SHOT);
+        }
+        if observed.state_changed && !changes_state(intent.kind) {
+            // A trigger or a function set a user variable: which one is not told.
+            pins |= Pins::USER_VARIABLE;
         }
         self.set_pins(pins, now);
         for action in actions(intent) {
@@ -314,6 +320,13 @@ impl SessionState {
         if self.replayable.stands(name, value) {
             return;
         }
+        if self.replayable.setting(name).is_some_and(Setting::is_partial)
+            && !value.eq_ignore_ascii_case(DEFAULT)
+        {
+            // It adds to what was set before; only the sum could be set elsewhere.
+            self.pin(Pins::UNTRACKED_SET, now);
+            return;
+        }
         // Text in user variables was read in the character set and sql_mode of its time.
         let rereads = (is_charset(name) || name == "sql_mode")
             && self
@@ -367,6 +380,7 @@ impl Default for Observed<'_> {
             insert_id: 0,
             schema: None,
             variables: &[],
+            state_changed: false,
             gtid: &GtidSet::Empty,
             eventual: false,
         }
@@ -408,6 +422,20 @@ fn sets(action: &Action, variable: &str) -> bool {
 fn uses_one_shot(intent: &Intent) -> bool {
     let touches_data = matches!(intent.kind, Kind::Read | Kind::UnprovenRead | Kind::Write | Kind::Ddl);
     touches_data && intent.target != Target::Any || matches!(intent.kind, Kind::Commit | Kind::Rollback)
+}
+
+/// Whether the text of such a statement tells by itself what state it changes.
+fn changes_state(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Set
+            | Kind::SetTransaction
+            | Kind::Use
+            | Kind::TemporaryTable
+            | Kind::TextPrepare
+            | Kind::Call
+            | Kind::Multi
+    )
 }
 
 /// Whether the answer may have shown data that a later read must not go back behind.

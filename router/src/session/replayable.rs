@@ -148,6 +148,12 @@ impl Setting {
         is_charset(&self.name)
     }
 
+    /// Whether the value changes only a part of what the variable holds, so that it means something else on
+    /// another server connection than where it was set.
+    pub(super) fn is_partial(&self) -> bool {
+        is_partial(&self.name) && !self.value.eq_ignore_ascii_case("default")
+    }
+
     fn bytes(&self) -> usize {
         self.name.len() + self.value.len()
     }
@@ -181,6 +187,11 @@ pub(super) fn is_charset(name: &str) -> bool {
             | "character_set_results"
             | "collation_connection"
     )
+}
+
+/// Whether assignments to a variable name the flags that change and leave the others as they are.
+pub(super) fn is_partial(name: &str) -> bool {
+    matches!(name, "optimizer_switch" | "optimizer_trace" | "optimizer_trace_features")
 }
 
 /// Stands for SET NAMES among the names of variables; no variable has this name.

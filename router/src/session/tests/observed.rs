@@ -178,6 +178,30 @@ fn trackers_tell_what_expressions_set() {
 }
 
 #[test]
+fn what_triggers_and_functions_set_pins() {
+    let changed = Observed { state_changed: true, ..ok() };
+    check(&[(intent(Kind::Write), changed, &["user-variable"])]);
+    check(&[(intent(Kind::Read), changed, &["user-variable"])]);
+    check(&[
+        (set(vec![user_variable("a", "1")]), changed, &[]),
+        (intent(Kind::Use), changed, &[]),
+        (with(Kind::TemporaryTable, Effects::TEMPORARY_TABLE), changed, &["temporary-table"]),
+    ]);
+}
+
+#[test]
+fn assignments_of_single_flags_do_not_add_up_elsewhere() {
+    let flag = |value: &str| set(vec![variable("optimizer_switch", value)]);
+    check(&[
+        (flag("'index_merge=off'"), ok(), &[]),
+        (flag("'index_merge=off'"), ok(), &[]),
+        (flag("DEFAULT"), ok(), &[]),
+        (flag("'mrr=on'"), ok(), &[]),
+        (flag("'index_merge=off'"), ok(), &["untracked-set"]),
+    ]);
+}
+
+#[test]
 fn the_mode_follows_settings() {
     let check = |flavour, action: Action, answer: Observed<'_>, expected: fn(&mut Mode)| {
         let mut session = session(flavour);

@@ -76,6 +76,19 @@ fn only_what_differs_is_set() {
 }
 
 #[test]
+fn single_flags_start_from_the_default() {
+    let check = |left: &str, wanted: Option<&str>, expected: &str| {
+        let flag = |value: &str| variable("optimizer_switch", value);
+        let wanted = wanted.map(flag).into_iter().collect();
+        assert_eq!(plan(Flavour::Mariadb, vec![flag(left)], wanted), expected);
+    };
+    check("'a=on'", Some("'a=on'"), "nothing");
+    check("'a=on'", None, "SET @@SESSION.optimizer_switch=DEFAULT");
+    check("'a=on'", Some("'b=on'"), "reset; SET @@SESSION.optimizer_switch='b=on'");
+    check("DEFAULT", Some("'b=on'"), "SET @@SESSION.optimizer_switch='b=on'");
+}
+
+#[test]
 fn user_variables_follow_in_their_own_statement() {
     let check = |left: Vec<Action>, wanted: Vec<Action>, expected: &str| {
         assert_eq!(plan(Flavour::Mariadb, left, wanted), expected);
