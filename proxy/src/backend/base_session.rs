@@ -10,38 +10,69 @@ use super::authenticate::{AuthenticateError, refused};
 use crate::buffer::Lane;
 use crate::exchange::Exchange;
 
-/// The statement that sets our trackers, and the character set that the login asked for.
-///
-/// To be sent after every login, COM_RESET_CONNECTION and COM_CHANGE_USER: all of them put the server's own defaults
-/// back. `collation`: an id that the server knows, or 0 to leave the character set as it is.
-pub fn base_set_sql(flavour: Flavour, collation: u16) -> String {
-    let mut sql = match flavour {
-        Flavour::Mysql => format!(
-            "SET session_track_gtids = OWN_GTID, session_track_schema = ON, session_track_state_change = ON, \
-             session_track_transaction_info = OFF, session_track_system_variables = '{MYSQL_TRACKED}'"
-        ),
-        Flavour::Mariadb => format!(
-            "SET session_track_schema = ON, session_track_state_change = ON, \
-             session_track_transaction_info = OFF, session_track_system_variables = '{MARIADB_TRACKED}'"
-        ),
-    };
-    if collation != 0 {
-        // By number: the names of collations differ between versions, their numbers do not.
-        let set = format!(
-            ", character_set_client = {collation}, character_set_results = {collation}, collation_connection = {collation}"
-        );
-        sql.push_str(&set);
-    }
-    sql
-}
-
 /// What a fresh session says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseSession {
     /// CURRENT_USER(): the account that the server took the login for.
     pub account: Vec<u8>,
-    /// The id of `collation_connection`; 0 where the server does not say.
-    pub collation: u16,
+    /// What the server made of the collation that the login asked for.
+    pub character_set: CharacterSet,
+}
+
+/// The character set of a session as SQL text, by the names that its server has for it; empty where it is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CharacterSet {
+    client: String,
+    results: String,
+    collation: String,
+}
+
+/// The statement that sets our trackers, and the character set that the login asked for.
+///
+/// To be sent after every COM_RESET_CONNECTION and COM_CHANGE_USER, which put the server's own defaults back.
+pub fn base_set_sql(flavour: Flavour, character_set: &CharacterSet) -> String {
+    let mut sql = trackers_sql(flavour);
+    let CharacterSet { client, results, collation } = character_set;
+    let names = [
+        ("character_set_client", client),
+        ("character_set_results", results),
+        ("collation_connection", collation),
+    ];
+    for (variable, name) in names.into_iter().filter(|(_, name)| !name.is_empty()) {
+        sql.push_str(&format!(", {variable} = {name}"));
+    }
+    sql
+}
+
+/// The same for a login: the server has set the character set by the collation's number where that fits into the one
+/// byte of the login.
+fn login_set_sql(flavour: Flavour, collation: u16) -> String {
+    let mut sql = trackers_sql(flavour);
+    if collation > u16::from(u8::MAX) {
+        let look_up = |column, variable| {
+            format!(
+                ", {variable} = IFNULL((SELECT {column} FROM information_schema.COLLATIONS WHERE ID = {collation}), \
+                 @@{variable})"
+            )
+        };
+        sql.push_str(&look_up("CHARACTER_SET_NAME", "character_set_client"));
+        sql.push_str(&look_up("CHARACTER_SET_NAME", "character_set_results"));
+        sql.push_str(&look_up("COLLATION_NAME", "collation_connection"));
+    }
+    sql
+}
+
+fn trackers_sql(flavour: Flavour) -> String {
+    match flavour {
+        Flavour::Mysql => format!(
+            "SET session_track_gtids = OWN_GTID, session_track_schema = ON, session_track_state_change = OFF, \
+             session_track_transaction_info = OFF, session_track_system_variables = '{MYSQL_TRACKED}'"
+        ),
+        Flavour::Mariadb => format!(
+            "SET session_track_schema = ON, session_track_state_change = OFF, \
+             session_track_transaction_info = OFF, session_track_system_variables = '{MARIADB_TRACKED}'"
+        ),
+    }
 }
 
 /// Sets our trackers and asks whose session it is, in one round trip.
@@ -55,10 +86,8 @@ pub async fn begin(
     capabilities: Capabilities,
     collation: u16,
 ) -> Result<BaseSession, AuthenticateError> {
-    // What fits into the login's one byte has been set by the login, as far as the server knows it.
-    let to_set = if collation > u16::from(u8::MAX) { collation } else { 0 };
     let mut packets = Vec::new();
-    for sql in [&base_set_sql(flavour, to_set), WHO_SQL] {
+    for sql in [&login_set_sql(flavour, collation), WHO_SQL] {
         write_packet(&mut packets, 0, &query_payload(sql, capabilities));
     }
     lane.write_all(&packets).await?;
@@ -72,8 +101,8 @@ pub async fn begin(
 }
 
 /// The account in hexadecimal digits, which look the same in every character set.
-const WHO_SQL: &str = "SELECT HEX(CURRENT_USER()), (SELECT ID FROM information_schema.COLLATIONS \
-    WHERE COLLATION_NAME = @@collation_connection)";
+const WHO_SQL: &str =
+    "SELECT HEX(CURRENT_USER()), @@character_set_client, @@character_set_results, @@collation_connection";
 
 fn next_answer(lane: &mut Lane) -> Exchange<'_> {
     Exchange { lane, sequence: 1, limit: MAX_ANSWER_BYTES }
@@ -114,14 +143,23 @@ async fn read_who(
 fn parse_who(row: &[u8]) -> Result<BaseSession, Malformed> {
     let mut reader = Reader::new(row);
     let account = from_hex(reader.lenenc_bytes()?)?;
-    let collation = match reader.peek() {
-        Some(NULL) => 0,
-        Some(_) | None => {
-            let digits = reader.lenenc_bytes()?;
-            std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-        }
+    let character_set = CharacterSet {
+        client: read_name(&mut reader)?,
+        results: read_name(&mut reader)?,
+        collation: read_name(&mut reader)?,
     };
-    Ok(BaseSession { account, collation })
+    Ok(BaseSession { account, character_set })
+}
+
+/// A name of a character set or collation, or NULL, as it stands in a statement.
+fn read_name(reader: &mut Reader<'_>) -> Result<String, Malformed> {
+    if reader.peek() == Some(NULL) {
+        reader.u8()?;
+        return Ok(String::from("NULL"));
+    }
+    let name = reader.lenenc_bytes()?;
+    let plain = name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    Ok(if plain { format!("'{}'", String::from_utf8_lossy(name)) } else { String::new() })
 }
 
 fn from_hex(digits: &[u8]) -> Result<Vec<u8>, Malformed> {
@@ -138,7 +176,7 @@ fn from_hex(digits: &[u8]) -> Result<Vec<u8>, Malformed> {
 
 const COM_QUERY: u8 = 0x03;
 const NULL: u8 = 0xfb;
-const WHO_COLUMNS: usize = 2;
+const WHO_COLUMNS: usize = 4;
 /// No packet of either answer is longer.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
@@ -154,27 +192,47 @@ mod tests {
 
     #[test]
     fn rows() {
-        check(b"\x086E314025\x0233", Some(("n1@%", 33)));
-        check(b"\x086E314025\xfb", Some(("n1@%", 0)));
-        check(b"\x0440 5\x0233", None);
-        check(b"\x0340 \x0233", None);
+        check(
+            b"\x086E314025\x07utf8mb3\xfb\x12utf8mb3_unicode_ci",
+            Some(("'utf8mb3'", "NULL", "'utf8mb3_unicode_ci'")),
+        );
+        check(b"\x086E314025\x06latin1\x06binary\x06binary", Some(("'latin1'", "'binary'", "'binary'")));
+        check(b"\x086E314025\x04a'--\x06binary\x06binary", Some(("", "'binary'", "'binary'")));
+        check(b"\x0440 5\x0233\x01a\x01b", None);
+        check(b"\x0340 \x0233\x01a\x01b", None);
         check(b"\x086E3140", None);
+        check(b"\x086E314025\x06latin1\x06binary", None);
         check(b"", None);
     }
 
     #[track_caller]
-    fn check(row: &[u8], expected: Option<(&str, u16)>) {
-        let found = parse_who(row).ok();
-        let expected = expected
-            .map(|(account, collation)| BaseSession { account: account.as_bytes().to_vec(), collation });
-        assert_eq!(found, expected);
+    fn check(row: &[u8], expected: Option<(&str, &str, &str)>) {
+        let expected = expected.map(|(client, results, collation)| BaseSession {
+            account: b"n1@%".to_vec(),
+            character_set: CharacterSet {
+                client: client.into(),
+                results: results.into(),
+                collation: collation.into(),
+            },
+        });
+        assert_eq!(parse_who(row).ok(), expected);
     }
 
     #[test]
-    fn the_character_set_is_named_where_it_is_known() {
+    fn the_character_set_is_put_back_where_it_is_known() {
+        let utf8 = CharacterSet {
+            client: String::from("'utf8mb4'"),
+            results: String::from("NULL"),
+            collation: String::from("'utf8mb4_unicode_ci'"),
+        };
         for flavour in [Flavour::Mariadb, Flavour::Mysql] {
-            assert!(!base_set_sql(flavour, 0).contains("collation_connection ="));
-            assert!(base_set_sql(flavour, 45).ends_with("collation_connection = 45"));
+            assert_eq!(base_set_sql(flavour, &CharacterSet::default()), trackers_sql(flavour));
+            assert!(base_set_sql(flavour, &utf8).ends_with(
+                ", character_set_client = 'utf8mb4', character_set_results = NULL, \
+                 collation_connection = 'utf8mb4_unicode_ci'"
+            ));
+            assert_eq!(login_set_sql(flavour, 224), trackers_sql(flavour));
+            assert!(login_set_sql(flavour, 2304).contains("WHERE ID = 2304"));
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 pub use super::authenticate::towards_server;
 use super::authenticate::{Admitted, Applicant, AuthenticateError, authenticate};
 use super::base_session;
-pub use super::base_session::base_set_sql;
+pub use super::base_session::{CharacterSet, base_set_sql};
 use super::budget::Permit;
 use super::connection::ServerConnection;
 use super::prepared::PreparedStatements;
@@ -100,13 +100,15 @@ async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<Server
     worker.shared.logins.heard(server, &greeting);
     let flavour = flavour_of(&greeting.version);
     let begun = base_session::begin(&mut lane, flavour, capabilities, login.collation).await;
-    let (collation, epoch) = match begun {
+    let (character_set, epoch) = match begun {
         Ok(base) => {
             check_account(&login.account, &base.account)?;
-            (base.collation, epoch)
+            (base.character_set, epoch)
         }
         // The client has said that it can change an expired password: on this connection, and nobody else's.
-        Err(AuthenticateError::Refused(error)) if error.code == ER_MUST_CHANGE_PASSWORD => (0, NO_EPOCH),
+        Err(AuthenticateError::Refused(error)) if error.code == ER_MUST_CHANGE_PASSWORD => {
+            (CharacterSet::default(), NO_EPOCH)
+        }
         Err(error) => return Err(error.into()),
     };
     let now = Instant::now();
@@ -120,7 +122,7 @@ async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<Server
         worker: worker.index,
         capabilities,
         flavour,
-        collation,
+        character_set,
         status,
         state: ConnectionState::new(schema, status.contains(Status::AUTOCOMMIT)),
         prepared: PreparedStatements::default(),

@@ -8,6 +8,7 @@ use pointsman_router::intent::Flavour;
 use pointsman_router::session::ConnectionState;
 use pointsman_router::topology::ServerId;
 
+use super::base_session::CharacterSet;
 use super::budget::Permit;
 use super::pool::KeyId;
 use super::prepared::PreparedStatements;
@@ -29,8 +30,8 @@ pub struct ServerConnection {
     pub worker: usize,
     pub capabilities: Capabilities,
     pub flavour: Flavour,
-    /// The collation of the login, to which the session's character set goes back.
-    pub collation: u16,
+    /// The character set of the login, to which the session's goes back.
+    pub character_set: CharacterSet,
     /// Status flags of the last answer.
     pub status: Status,
     pub state: ConnectionState,
@@ -100,7 +101,7 @@ impl ServerConnection {
             worker: 0,
             capabilities: Capabilities::PROTOCOL_41 | Capabilities::SESSION_TRACK,
             flavour: Flavour::Mariadb,
-            collation: 45,
+            character_set: CharacterSet::default(),
             status: Status::empty(),
             state: ConnectionState::fresh(None),
             prepared: PreparedStatements::default(),

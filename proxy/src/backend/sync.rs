@@ -62,7 +62,7 @@ pub async fn reset(connection: &mut ServerConnection) -> Result<(), SyncError> {
     expect_ok(answer)?;
     connection.prepared.clear();
     connection.insert_id = None;
-    let sql = base_set_sql(connection.flavour, connection.collation);
+    let sql = base_set_sql(connection.flavour, &connection.character_set);
     expect_ok(inject::query(connection, sql.as_bytes(), STEP_TIMEOUT).await?)?;
     connection.state.after_reset();
     Ok(())
