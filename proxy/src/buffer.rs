@@ -16,6 +16,8 @@ use crate::net::Stream;
 pub const BUFFER_BYTES: usize = 32 * 1024;
 /// Buffers that a thread keeps for later; more are given back to the allocator.
 const STOCK_BUFFERS: usize = 64;
+/// Where a packet's header has its number.
+const SEQUENCE_AT: usize = 3;
 
 thread_local! {
     static STOCK: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
@@ -154,6 +156,16 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// Gives the packet at the start of the unread bytes the number that its place calls for, where the peer need
+    /// not number its packets itself.
+    pub fn renumber(&mut self, sequence: u8) {
+        if self.stream.is_compressed()
+            && let Some(number) = self.bytes_mut().get_mut(SEQUENCE_AT)
+        {
+            *number = sequence;
+        }
     }
 
     pub fn stream(&self) -> &Stream {

@@ -65,6 +65,12 @@ impl Stream {
         self.tls().is_some()
     }
 
+    /// Whether packets come in the compressed protocol, where only the outer headers are counted in order: clients
+    /// number the packets inside as they like.
+    pub fn is_compressed(&self) -> bool {
+        matches!(self, Self::Compressed(_))
+    }
+
     /// Whether nobody can listen in: a password may cross as it is.
     pub fn is_confidential(&self) -> bool {
         self.is_tls() || matches!(self.socket(), Socket::Unix(_))

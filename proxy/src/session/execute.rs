@@ -104,8 +104,11 @@ impl Session {
         &mut self,
         mut connection: Option<&mut ServerConnection>,
     ) -> Result<(), RelayError> {
+        let mut sequence: u8 = 0;
         loop {
             self.client.fill_to(HEADER_LEN).await.map_err(RelayError::Client)?;
+            sequence = sequence.wrapping_add(1);
+            self.client.renumber(sequence);
             let Some(header) = Header::parse(self.client.bytes()) else { continue };
             let mut left = HEADER_LEN + header.len;
             while left > 0 {

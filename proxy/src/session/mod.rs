@@ -186,6 +186,7 @@ impl Session {
         while self.client.bytes().len() < HEADER_LEN {
             self.await_client().await?;
         }
+        self.client.renumber(0);
         let header = Header::parse(self.client.bytes()).ok_or(SessionError::Malformed("no header"))?;
         if header.sequence != 0 {
             return Err(SessionError::OutOfOrder(header.sequence));

@@ -161,8 +161,9 @@ impl<'a> Relay<'a> {
                     if !self.options.infile_allowed {
                         return Err(RelayError::UnexpectedInfile);
                     }
+                    let asked = connection.lane.bytes()[ahead + HEADER_LEN - 1];
                     self.forward(&mut connection.lane, ahead + len).await?;
-                    self.relay_infile(connection).await?;
+                    self.relay_infile(connection, asked).await?;
                 }
             }
         }
@@ -333,8 +334,13 @@ impl<'a> Relay<'a> {
         .await
     }
 
-    /// Passes the client's file on to the server until the empty packet that ends it.
-    async fn relay_infile(&mut self, connection: &mut ServerConnection) -> Result<(), RelayError> {
+    /// Passes the client's file on to the server until the empty packet that ends it; `sequence` is the number of
+    /// the packet that asked for it.
+    async fn relay_infile(
+        &mut self,
+        connection: &mut ServerConnection,
+        mut sequence: u8,
+    ) -> Result<(), RelayError> {
         // The command itself lies before the file in the client's buffer and is no longer needed.
         self.client.consume(self.command_bytes);
         self.command_bytes = 0;
@@ -342,6 +348,8 @@ impl<'a> Relay<'a> {
         let mut continued = false;
         loop {
             self.client.fill_to(HEADER_LEN).await.map_err(RelayError::Client)?;
+            sequence = sequence.wrapping_add(1);
+            self.client.renumber(sequence);
             let Some(header) = Header::parse(self.client.bytes()) else { continue };
             let ends = header.len == 0 && !continued;
             continued = header.len == MAX_PAYLOAD;

@@ -1,3 +1,4 @@
+use pointsman_protocol::compress::{Algorithm, Compressor};
 use pointsman_protocol::packet::write_packet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -150,4 +151,33 @@ async fn a_file_is_sent_only_for_a_statement_that_loads_one() {
     let (reply, got) = scene.play(&packets(&[b"\xfb/etc/passwd"]), 4096).await;
     assert!(matches!(reply, Err(RelayError::UnexpectedInfile)));
     assert!(got.is_empty());
+}
+
+/// Clients number the packets inside compressed ones by the outer packets; servers want them in order.
+#[tokio::test]
+async fn packets_of_a_compressed_client_are_numbered_anew() {
+    let (near, mut client) = UnixStream::pair().unwrap();
+    let mut lane = Lane::new(Stream::unix(near).compressed(Algorithm::Zlib));
+    let (mut connection, mut server) = ServerConnection::for_tests(KeyId(0), Permit::unlimited());
+    server.write_all(&packets(&[b"\xfbfile"])).await.unwrap();
+    let mut framed = Vec::new();
+    for (wrong_number, payload) in [(77, &b"1,a\n"[..]), (3, b"")] {
+        write_packet(&mut framed, wrong_number, payload);
+    }
+    let mut compressed = Vec::new();
+    Compressor::new(Algorithm::Zlib).write(&framed, &mut compressed);
+    client.write_all(&compressed).await.unwrap();
+    let slot = Slot::new(1);
+    let options = RelayOptions { infile_allowed: true, ..RelayOptions::default() };
+    let relay = Relay::new(&mut lane, &slot, Grammar::Query, false, options);
+    let answer = async {
+        let mut got = [0; 12];
+        server.read_exact(&mut got).await.unwrap();
+        server.write_all(&[7, 0, 0, 4]).await.unwrap();
+        server.write_all(OK).await.unwrap();
+        got
+    };
+    let (reply, got) = tokio::join!(relay.run(&mut connection), answer);
+    assert_eq!(reply.unwrap().error, None);
+    assert_eq!(&got, b"\x04\0\0\x021,a\n\0\0\0\x03");
 }
