@@ -137,3 +137,77 @@ impl AsyncWrite for Compressed {
         Pin::new(&mut this.below).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const ALGORITHMS: [Algorithm; 2] = [Algorithm::Zlib, Algorithm::Zstd { level: 3 }];
+
+    async fn pair() -> (Stream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        (Stream::tcp(client), Stream::tcp(server))
+    }
+
+    async fn check_crossing(near: &mut Stream, far: &mut Stream, len: usize) {
+        let sent: Vec<u8> = (0..len).map(|at| (at / 7 % 251) as u8).collect();
+        let write = async {
+            near.write_all(&sent).await.unwrap();
+            near.flush().await.unwrap();
+        };
+        let mut received = vec![0; len];
+        let ((), read) = tokio::join!(write, far.read_exact(&mut received));
+        read.unwrap();
+        assert!(received == sent, "{len} bytes came out differently");
+    }
+
+    #[tokio::test]
+    async fn bytes_of_any_number_cross() {
+        for algorithm in ALGORITHMS {
+            let (near, far) = pair().await;
+            let (mut near, mut far) = (near.compressed(algorithm), far.compressed(algorithm));
+            for len in [1, 49, 50, 51, 100, 128 * 1024, 128 * 1024 + 1, 3_000_000] {
+                check_crossing(&mut near, &mut far, len).await;
+                check_crossing(&mut far, &mut near, len).await;
+            }
+            near.shutdown().await.unwrap();
+            assert_eq!(far.read(&mut [0; 10]).await.unwrap(), 0);
+        }
+    }
+
+    /// What goes over the wire has the numbers that clients check.
+    #[tokio::test]
+    async fn answers_count_on_from_the_command() {
+        let (mut client, far) = pair().await;
+        let mut far = far.compressed(Algorithm::Zlib);
+        let mut header = [0; 7];
+        for number in [0, 5] {
+            client.write_all(&[3, 0, 0, number, 0, 0, 0, b'a', b'b', b'c']).await.unwrap();
+            let mut command = [0; 3];
+            far.read_exact(&mut command).await.unwrap();
+            assert_eq!(&command, b"abc");
+            for more in 1..=2 {
+                far.write_all(b"xy").await.unwrap();
+                client.read_exact(&mut header).await.unwrap();
+                assert_eq!(header, [2, 0, 0, number + more, 0, 0, 0]);
+                client.read_exact(&mut [0; 2]).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn junk_is_an_error() {
+        for algorithm in ALGORITHMS {
+            let (mut client, far) = pair().await;
+            let mut far = far.compressed(algorithm);
+            client.write_all(&[4, 0, 0, 0, 9, 0, 0, b'j', b'u', b'n', b'k']).await.unwrap();
+            let error = far.read(&mut [0; 10]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
+    }
+}
