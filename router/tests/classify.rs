@@ -69,7 +69,6 @@ fn pure_reads_go_to_replicas() {
                 writeln!(missed, "{} ({}): {sql}", intent.reason, intent.kind.name()).expect("a string");
             }
         }
-        println!("{name}: {recognised} of {all} reads recognised, not these:\n{missed}");
         assert!(all >= 300, "{name}: only {all} reads are tried");
         assert!(
             recognised * 100 >= all * 95,

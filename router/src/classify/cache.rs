@@ -90,3 +90,62 @@ impl Set {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::draft::Draft;
+    use crate::intent::Kind;
+
+    fn key(digest: u128) -> Key {
+        Key { digest, ground: Some((0, 0)) }
+    }
+
+    fn intent(reason: &str) -> Arc<Intent> {
+        Arc::new(Draft::primary(Kind::Write, reason).finish(None))
+    }
+
+    #[track_caller]
+    fn check(cache: &mut Cache, key: Key, expected: Option<&str>) {
+        assert_eq!(cache.find(&key).map(|intent| intent.reason.0.to_string()).as_deref(), expected);
+    }
+
+    #[test]
+    fn unused_slots_make_room() {
+        let mut cache = Cache::new(4);
+        for digest in 0..4 {
+            cache.insert(key(digest), intent("old"));
+        }
+        for used in [0, 1, 3] {
+            check(&mut cache, key(used), Some("old"));
+        }
+        cache.insert(key(9), intent("new"));
+        check(&mut cache, key(2), None);
+        for kept in [0, 1, 3] {
+            check(&mut cache, key(kept), Some("old"));
+        }
+        check(&mut cache, key(9), Some("new"));
+    }
+
+    #[test]
+    fn keys_are_compared_whole() {
+        let mut cache = Cache::new(64);
+        cache.insert(key(5), intent("a"));
+        check(&mut cache, Key { digest: 5, ground: Some((1, 0)) }, None);
+        check(&mut cache, Key { digest: 5, ground: Some((0, 1)) }, None);
+        check(&mut cache, key(5 + (1 << 100)), None);
+        cache.insert(Key { digest: 5, ground: None }, intent("b"));
+        check(&mut cache, key(5), Some("b"));
+        check(&mut cache, Key { digest: 5, ground: Some((1, 0)) }, Some("b"));
+    }
+
+    #[test]
+    fn size_is_fixed() {
+        let mut cache = Cache::new(10);
+        for digest in 0..1_000 {
+            cache.insert(key(digest), intent("x"));
+        }
+        let held = cache.sets.iter().flat_map(|set| &set.slots).flatten().count();
+        assert_eq!(held, 16);
+    }
+}

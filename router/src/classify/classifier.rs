@@ -84,13 +84,11 @@ pub(super) fn decide(scan: &mut Scan, sql: &[u8], mode: &Mode, catalogue: &Catal
 /// Takes the comments that are tokens out of the tokens, and gives what they ask for.
 fn take_comments(scan: &mut Scan, sql: &[u8]) -> Option<Hint> {
     let mut hint = None;
-    scan.tokens.retain(|token| match token.kind {
-        TokenKind::Directive => {
+    scan.tokens.retain(|token| {
+        if token.kind == TokenKind::Directive {
             hint = directive::stricter(hint, directive::of_comment(token.text(sql)));
-            false
         }
-        TokenKind::OptimizerHint => false,
-        _ => true,
+        !token.is_comment()
     });
     hint
 }

@@ -44,8 +44,7 @@ pub(super) fn define(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
         return draft.with(Effects::ACCOUNTS_CHANGED);
     }
     if text.is_any(at, &["table", "sequence"]) && text.is(0, "create") {
-        // CREATE TABLE ... SELECT calls what it selects.
-        return draft.surveyed(&survey(text, catalogue));
+        return selecting(draft, text, catalogue);
     }
     let reached =
         ["view", "database", "schema", "procedure", "function", "package", "trigger", "event", "library"];
@@ -55,10 +54,16 @@ pub(super) fn define(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
     draft
 }
 
+/// CREATE TABLE ... SELECT calls what it selects; elsewhere a call is a part of the definition.
+fn selecting(draft: Draft, text: &Text<'_>, catalogue: &Catalogue) -> Draft {
+    let selects = (0..text.len()).any(|at| text.is(at, "select"));
+    if selects { draft.surveyed(&survey(text, catalogue)) } else { draft }
+}
+
 fn temporary_table(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
     let draft = Draft::primary(Kind::TemporaryTable, "a temporary table belongs to the connection")
-        .with(Effects::MAY_COMMIT)
-        .surveyed(&survey(text, catalogue));
+        .with(Effects::MAY_COMMIT);
+    let draft = selecting(draft, text, catalogue);
     if text.is(0, "create") { draft.with(Effects::TEMPORARY_TABLE) } else { draft }
 }
 

@@ -78,3 +78,34 @@ pub(super) fn consistency(name: &[u8]) -> Option<Consistency> {
     .into_iter()
     .find_map(|(known, level)| name.trim_ascii().eq_ignore_ascii_case(known).then_some(level))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<Hint>) {
+        assert_eq!(of_comment(text.as_bytes()), expected, "{text}");
+    }
+
+    #[test]
+    fn comments_are_read() {
+        check("/* pointsman: primary */", Some(Hint::Primary));
+        check("/*pointsman:Replica*/", Some(Hint::Replica));
+        check("/* POINTSMAN:  consistency\n=\teventual */", Some(Hint::Consistency(Consistency::Eventual)));
+        check("/* pointsman: consistency=session; replica */", Some(Hint::Consistency(Consistency::Session)));
+        check("/* pointsman: replica,primary */", Some(Hint::Primary));
+        check("/* pointsman: replicas */", None);
+        check("/* pointsman: consistency=none */", None);
+        check("/* pointsman */", None);
+        check("/* pointsman: */", None);
+    }
+
+    #[test]
+    fn attributes_are_read() {
+        assert_eq!(hint_of_attribute(b"pointsman", b"primary"), Some(Hint::Primary));
+        let global = Some(Hint::Consistency(Consistency::Global));
+        assert_eq!(hint_of_attribute(b"Pointsman_Consistency", b"GLOBAL"), global);
+        assert_eq!(hint_of_attribute(b"traceparent", b"primary"), None);
+    }
+}

@@ -55,11 +55,7 @@ pub fn normal_form(sql: &[u8], mode: &Mode) -> String {
 fn explained(sql: &[u8], mode: &Mode, catalogue: &Catalogue) -> Vec<ExplainedToken> {
     let mut lexer = Lexer::new(sql, mode);
     let all: Vec<Token> = std::iter::from_fn(|| lexer.next_token()).collect();
-    let code: Vec<Token> = all
-        .iter()
-        .filter(|token| !matches!(token.kind, TokenKind::Directive | TokenKind::OptimizerHint))
-        .copied()
-        .collect();
+    let code: Vec<Token> = all.iter().filter(|token| !token.is_comment()).copied().collect();
     let text = Text { sql, tokens: &code, mode };
     let mut notes: Vec<(usize, &'static str)> = Vec::new();
     for part in text.split(b';') {

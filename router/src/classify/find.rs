@@ -20,7 +20,8 @@ pub struct Call {
 /// Calls of a function without quotes or schema in front.
 pub fn calls(sql: &[u8], mode: &Mode, name: &str) -> Vec<Call> {
     find(sql, mode, |text, at| {
-        if !text.is(at, name) || !text.symbol(at + 1, b'(') {
+        let member = at > 0 && text.symbol(at - 1, b'.');
+        if !text.is(at, name) || member || !text.symbol(at + 1, b'(') {
             return None;
         }
         text.close_of(at + 1)
@@ -42,9 +43,8 @@ pub fn variables(sql: &[u8], mode: &Mode, name: &str) -> Vec<Call> {
 /// All places where an expression begins whose last token `ends` gives.
 fn find(sql: &[u8], mode: &Mode, ends: impl Fn(&Text<'_>, usize) -> Option<usize>) -> Vec<Call> {
     let mut lexer = Lexer::new(sql, mode);
-    let tokens: Vec<Token> = std::iter::from_fn(|| lexer.next_token())
-        .filter(|token| !matches!(token.kind, TokenKind::Directive | TokenKind::OptimizerHint))
-        .collect();
+    let tokens: Vec<Token> =
+        std::iter::from_fn(|| lexer.next_token()).filter(|token| !token.is_comment()).collect();
     let text = Text { sql, tokens: &tokens, mode };
     let mut found = Vec::new();
     let mut lists = SelectLists::default();
@@ -132,4 +132,46 @@ fn begins_item(text: &Text<'_>, at: usize) -> bool {
 fn ends_item(text: &Text<'_>, at: usize) -> bool {
     let end = matches!(text.kind(at), None | Some(TokenKind::Symbol(b',' | b')' | b';')));
     end || text.is_any(at, &LIST_ENDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts that were found; those that name a column end in `!`.
+    #[track_caller]
+    fn check(sql: &str, expected: &[&str]) {
+        let mode = Mode::default();
+        let found =
+            calls(sql.as_bytes(), &mode, "f").into_iter().chain(variables(sql.as_bytes(), &mode, "v"));
+        let found: Vec<String> = found
+            .map(|call| format!("{}{}", &sql[call.range], if call.alone_in_select_list { "!" } else { "" }))
+            .collect();
+        assert_eq!(found, expected, "{sql}");
+    }
+
+    #[test]
+    fn calls_are_found() {
+        check("SELECT F ( )", &["F ( )!"]);
+        check("SELECT f(), f( ), 1", &["f()!", "f( )!"]);
+        check("SELECT DISTINCT f() FROM t", &["f()!"]);
+        check("SELECT f() AS x, f() y, f() + 1, -f()", &["f()", "f()", "f()", "f()"]);
+        check("SELECT g(1, f(), 2), (f())", &["f()", "f()"]);
+        check("SELECT (SELECT f()), a FROM (SELECT f() FROM t) x", &["f()!", "f()!"]);
+        check("SELECT a FROM t WHERE a IN (1, f(), 2) ORDER BY 1, f()", &["f()", "f()"]);
+        check("SELECT 1 UNION SELECT f() LIMIT 1", &["f()!"]);
+        check("SELECT 1; SELECT f();", &["f()!"]);
+        check("SELECT f(a, (b), 'c)')", &["f(a, (b), 'c)')!"]);
+        check("INSERT INTO t VALUES (1, f(), 2)", &["f()"]);
+        check("SELECT 'f()', `f`(), x.f(), f, /* f() */ 1 -- f()", &[]);
+        check("SELECT f(", &[]);
+        check("SELECT f(/* ) */)", &["f(/* ) */)!"]);
+    }
+
+    #[test]
+    fn variables_are_found() {
+        check("SELECT @@v", &["@@v!"]);
+        check("SELECT @@GLOBAL.V, @@session . v, @@`v` AS x", &["@@GLOBAL.V!", "@@session . v!", "@@`v`"]);
+        check("SELECT @v, @@w, '@@v'", &[]);
+    }
 }

@@ -389,3 +389,153 @@ impl<'a> Lexer<'a> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cuts the text and writes each token's first letter of its kind and its text.
+    fn cut(sql: &[u8], mode: &Mode) -> (String, Traits) {
+        let mut lexer = Lexer::new(sql, mode);
+        let mut shown = Vec::new();
+        while let Some(token) = lexer.next_token() {
+            let letter = match token.kind {
+                TokenKind::Word => "w",
+                TokenKind::Member => "m",
+                TokenKind::QuotedName => "q",
+                TokenKind::Number => "n",
+                TokenKind::Text => "t",
+                TokenKind::Parameter => "p",
+                TokenKind::UserVariable => "u",
+                TokenKind::SystemVariable => "s",
+                TokenKind::Assign => "a",
+                TokenKind::OptimizerHint => "h",
+                TokenKind::Directive => "d",
+                TokenKind::Symbol(_) => "",
+            };
+            let text = String::from_utf8_lossy(token.text(sql)).into_owned();
+            shown.push(if letter.is_empty() { text } else { format!("{letter}:{text}") });
+        }
+        (shown.join(" "), lexer.traits())
+    }
+
+    #[track_caller]
+    fn check(sql: &str, expected: &str) {
+        for flavour in [Flavour::Mariadb, Flavour::Mysql] {
+            let (tokens, traits) = cut(sql.as_bytes(), &Mode { flavour, ..Mode::default() });
+            assert_eq!((tokens.as_str(), traits), (expected, Traits::empty()), "{sql}");
+        }
+    }
+
+    #[track_caller]
+    fn check_in(mode: Mode, sql: &[u8], expected: &str, traits: Traits) {
+        let cut = cut(sql, &mode);
+        assert_eq!((cut.0.as_str(), cut.1), (expected, traits), "{}", String::from_utf8_lossy(sql));
+    }
+
+    #[test]
+    fn words_and_names() {
+        check("a _b $c d1 é", "w:a w:_b w:$c w:d1 w:é");
+        check("a.b a . b a .b a. b", "w:a . m:b w:a . w:b w:a . m:b w:a . w:b");
+        check("a.for.update", "w:a . m:for . m:update");
+        check("`a``b`.c `x;y`", "q:`a``b` . m:c q:`x;y`");
+        check("a.1b t.5for", "w:a . m:1b w:t . m:5for");
+        check("`t`.5for", "q:`t` n:.5 w:for");
+        check("a+b;c", "w:a + w:b ; w:c");
+    }
+
+    #[test]
+    fn numbers() {
+        check("1 1.5 .5 1. 1e5 1.5e-3 1E+2", "n:1 n:1.5 n:.5 n:1. n:1e5 n:1.5e-3 n:1E+2");
+        check("1a 1e 1e+ 2ex", "w:1a w:1e w:1e + w:2ex");
+        check("1.for 1e5a .5for", "n:1. w:for n:1e5 w:a n:.5 w:for");
+        check("0x1F 0x 0x1g 0X1 0b10 0b 0b12", "n:0x1F w:0x w:0x1g w:0X1 n:0b10 w:0b w:0b12");
+        check("1-1 1--1", "n:1 - n:1 n:1 - - n:1");
+        check("?", "p:?");
+    }
+
+    #[test]
+    fn strings() {
+        check("'a''b' \"c\"\"d\" '' 'e;f'", "t:'a''b' t:\"c\"\"d\" t:'' t:'e;f'");
+        check(r"'a\'b' 'c\\' d", r"t:'a\'b' t:'c\\' w:d");
+        check(
+            "x'1f' X'1F' b'1' n'a' N'b' _latin1'c'",
+            "t:x'1f' t:X'1F' t:b'1' t:n'a' t:N'b' w:_latin1 t:'c'",
+        );
+        check("'/*' '-- ' '#'", "t:'/*' t:'-- ' t:'#'");
+        let mode = Mode { no_backslash_escapes: true, ..Mode::default() };
+        check_in(mode, br"'\' a", r"t:'\' w:a", Traits::empty());
+        let mode = Mode { ansi_quotes: true, ..Mode::default() };
+        check_in(mode, br#""a\" "b""c""#, r#"q:"a\" q:"b""c""#, Traits::empty());
+        for open in ["'a", "\"a", "`a", "'a\\", "/* a", "x'1"] {
+            assert_eq!(cut(open.as_bytes(), &Mode::default()).1, Traits::UNTERMINATED, "{open}");
+        }
+    }
+
+    #[test]
+    fn variables() {
+        check("@a @a.b @`c d` @'e' @\"f\"", "u:@a u:@a.b u:@`c d` u:@'e' u:@\"f\"");
+        check("@@a @@global.b @@`c` @@session . d", "s:@@a s:@@global.b s:@@`c` s:@@session . w:d");
+        check("@a:=1 @@a := 2", "u:@a a::= n:1 s:@@a a::= n:2");
+    }
+
+    #[test]
+    fn comments() {
+        check("a/**/b/* c */d", "w:a w:b w:d");
+        check("a -- b\nc # d\ne --", "w:a w:c w:e");
+        check("a --b", "w:a - - w:b");
+        check("a /*/ b */ c", "w:a w:c");
+        check("a /* pointsman: x */ b", "w:a d:/* pointsman: x */ w:b");
+        let mysql = Mode { flavour: Flavour::Mysql, ..Mode::default() };
+        check_in(mysql, b"a /*+ b */ c /*M! d */", "w:a h:/*+ b */ w:c", Traits::empty());
+        check_in(mysql, b"a /*+ `*/` */", "w:a h:/*+ `*/ q:` */", Traits::DOUBT | Traits::UNTERMINATED);
+        let maria = Mode::default();
+        check_in(maria, b"a /*+ b */ c /*M! d */", "w:a w:c w:d", Traits::EXECUTABLE);
+        check_in(maria, b"a --\xa0b", "w:a - - w:\u{fffd}b", Traits::DOUBT);
+    }
+
+    #[test]
+    fn executable_comments() {
+        let (maria, mysql) = (Mode::default(), Mode { flavour: Flavour::Mysql, ..Mode::default() });
+        let code = Traits::EXECUTABLE;
+        let doubt = Traits::EXECUTABLE | Traits::DOUBT;
+        for mode in [maria, mysql] {
+            check_in(mode, b"a /*! b */ c", "w:a w:b w:c", code);
+            check_in(mode, b"a /*!40101 b*/", "w:a w:b", code);
+            check_in(mode, b"/*!50000.5for*/", "n:.5 w:for", code);
+            check_in(mode, b"a /*!1234 b */", "w:a n:1234 w:b", code);
+            check_in(mode, b"a /*!999999 b */ c", "w:a w:c", code);
+            check_in(mode, b"a /*!40000 /* b */ c */", "w:a w:c", doubt);
+            check_in(mode, b"a /*! b", "w:a w:b", code | Traits::UNTERMINATED);
+        }
+        check_in(maria, b"a /*!50700 b */", "w:a", code);
+        check_in(maria, b"a /*!80000 b */", "w:a", code);
+        check_in(maria, b"a /*!100100 b */", "w:a w:b", code);
+        check_in(maria, b"a /*!101100 b */", "w:a w:b", doubt);
+        check_in(maria, b"a /*M!80000 b */", "w:a w:b", code);
+        check_in(mysql, b"a /*!50700 b */", "w:a w:b", code);
+        check_in(mysql, b"a /*!90000 b */", "w:a w:b", doubt);
+        check_in(mysql, b"a /*!080000 b */", "w:a w:b", doubt);
+    }
+
+    #[test]
+    fn doubts() {
+        let unknown = Mode { sql_mode_known: false, ..Mode::default() };
+        check_in(unknown, b"'a' b", "t:'a' w:b", Traits::empty());
+        check_in(unknown, br"'a\\' b", r"t:'a\\' w:b", Traits::DOUBT);
+        check_in(unknown, br#""a" b"#, r#"t:"a" w:b"#, Traits::DOUBT);
+        let gbk = Mode { unsafe_charset: true, ..Mode::default() };
+        check_in(gbk, "'ü' a".as_bytes(), "t:'ü' w:a", Traits::FOREIGN_TEXT);
+        let hidden = Traits::FOREIGN_TEXT | Traits::DOUBT | Traits::UNTERMINATED;
+        check_in(gbk, b"'\xbf\\' a", "t:'\u{fffd}\\' a", hidden);
+        check_in(Mode::default(), b"a \x00", "w:a \0", Traits::DOUBT);
+    }
+
+    #[test]
+    fn gaps_are_noticed() {
+        let sql = b"a b(/**/c/* pointsman: x */d";
+        let mut lexer = Lexer::new(sql, &Mode::default());
+        let gaps: Vec<bool> = std::iter::from_fn(|| lexer.next_token()).map(|token| token.gap).collect();
+        assert_eq!(gaps, [false, true, false, true, false, true]);
+    }
+}

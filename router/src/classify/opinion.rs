@@ -63,9 +63,10 @@ impl Visitor for Reads {
     type Break = &'static str;
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<Self::Break> {
-        match statement {
-            Statement::Query(_) => ControlFlow::Continue(()),
-            _ => ControlFlow::Break("not a query"),
+        if matches!(statement, Statement::Query(_)) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break("not a query")
         }
     }
 

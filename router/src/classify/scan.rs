@@ -63,26 +63,24 @@ impl Scan {
 
     #[inline]
     fn push(&mut self, token: Token, sql: &[u8]) {
-        match token.kind {
-            TokenKind::Number | TokenKind::Text | TokenKind::Parameter => self.push_literal(token),
-            TokenKind::Symbol(b',') => {
-                self.settle_null(sql);
-                self.tokens.push(token);
-            }
-            TokenKind::Symbol(b')') => {
-                self.settle_null(sql);
-                self.close(token);
-            }
-            _ => self.tokens.push(token),
+        if token.is_literal() {
+            self.push_literal(token);
+        } else if token.is_symbol(b',') {
+            self.settle_null(sql);
+            self.tokens.push(token);
+        } else if token.is_symbol(b')') {
+            self.settle_null(sql);
+            self.close(token);
+        } else {
+            self.tokens.push(token);
         }
     }
 
     fn push_literal(&mut self, mut token: Token) {
-        if token.kind == TokenKind::Number && self.is_negative() {
-            if let Some(sign) = self.tokens.pop() {
-                token.start = sign.start;
-                token.gap = sign.gap;
-            }
+        let negative = token.kind == TokenKind::Number && self.is_negative();
+        if negative && let Some(sign) = self.tokens.pop() {
+            token.start = sign.start;
+            token.gap = sign.gap;
         }
         if self.ends_with_three_literals() {
             self.tokens.pop();
@@ -162,4 +160,69 @@ impl Scan {
 
 fn rest_is_empty(rest: &[u8]) -> bool {
     rest.iter().all(|byte| byte.is_ascii_whitespace() || *byte == b';')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::digest::write_form;
+
+    #[track_caller]
+    fn check(sql: &str, expected: &str) {
+        let mut scan = Scan::default();
+        scan.read(sql.as_bytes(), &Mode::default());
+        let mut form = Vec::new();
+        assert!(write_form(&mut form, &scan.tokens, sql.as_bytes()));
+        assert_eq!(String::from_utf8_lossy(&form).trim_end(), expected, "{sql}");
+    }
+
+    #[test]
+    fn lists_of_literals_are_cut_short() {
+        check("f(1)", "f ( ? )");
+        check("f(1, 'a')", "f ( ? , ? )");
+        check("f(1, 2, 3)", "f ( ? , ? , ? )");
+        check("f(1, 2, 3, 4, 5)", "f ( ? , ? , ? )");
+        check("f(1, -2, NULL, x'5', ?, a, 6)", "f ( ? , ? , ? , a , ? )");
+        check("f(null)", "f ( ? )");
+        check("a IS NULL", "a is null");
+        check("f(1 - 2, -3)", "f ( ? - ? , ? )");
+        check("f(a, - 3)", "f ( a , ? )");
+    }
+
+    #[test]
+    fn rows_of_literals_are_cut_short() {
+        let three = "values ( ? , ? ) , ( ? , ? ) , ( ? , ? )";
+        check("VALUES (1, 2)", "values ( ? , ? )");
+        check("VALUES (1, 2), (3, 4), (5, 6)", three);
+        check("VALUES (1, 2), (3, 4), (5, NULL), (7, 8), (9, 0)", three);
+        check("VALUES (1), (2), (3), (4), (5, 6)", "values ( ? ) , ( ? ) , ( ? ) , ( ? , ? )");
+        check("VALUES (1), (2), (3), (f(4)), (5)", "values ( ? ) , ( ? ) , ( ? ) , ( f ( ? ) ) , ( ? )");
+        check(
+            "VALUES (1,2,3,4), (1,2,3,4), (1,2,3,4), (1,2,3,4)",
+            &format!("values{}", [" ( ? , ? , ? )"; 3].join(" ,")),
+        );
+        check("f((1), (2), (3), (4), a)", "f ( ( ? ) , ( ? ) , ( ? ) , a )");
+    }
+
+    #[test]
+    fn forms_keep_what_matters() {
+        check("SELECT  A\n FROM `B`", "select a from `B`");
+        check("a.B /* c */ -- d", "a . \u{1}B");
+        check("COUNT (a) in (1)", "count \u{2}( a ) in ( ? )");
+        check("/* pointsman: primary */ a", "/* pointsman: primary */ a");
+        check("@A = @@B", "@a = @@b");
+    }
+
+    #[test]
+    fn what_is_cut_is_noticed() {
+        let mut scan = Scan::default();
+        let mode = Mode { multi_statements: true, ..Mode::default() };
+        let long = "a + ".repeat(MAX_TOKENS);
+        for (rest, more) in [("", false), (";", false), ("; ;\n", false), ("; b", true), (";/**/", true)] {
+            scan.read(format!("{long}{rest}").as_bytes(), &mode);
+            assert_eq!((scan.cut, scan.more_statements), (true, more), "{rest}");
+        }
+        scan.read(b"a; b", &mode);
+        assert_eq!((scan.cut, scan.more_statements), (false, false));
+    }
 }

@@ -153,7 +153,7 @@ fn autocommit(value: &Text<'_>, draft: &mut Draft) {
 /// `SET pointsman_consistency = session | eventual | global | DEFAULT`, with or without quotes.
 fn consistency(value: &Text<'_>, draft: &mut Draft) -> Option<()> {
     let name = word_or_string(value, 0).filter(|_| value.len() == 1)?;
-    let level = match directive::consistency(&name) {
+    let level = match directive::consistency(name) {
         None if name.eq_ignore_ascii_case(b"default") => None,
         None => return None,
         level => level,
@@ -200,11 +200,11 @@ fn word_or_literal<'a>(value: &Text<'a>) -> Option<&'a [u8]> {
 /// A word, or the inside of a string without escapes.
 pub(super) fn word_or_string<'a>(text: &Text<'a>, at: usize) -> Option<&'a [u8]> {
     let bytes = text.bytes(at);
-    match text.kind(at)? {
-        TokenKind::Word => Some(bytes),
-        TokenKind::Text | TokenKind::QuotedName => Some(unquote(bytes)),
-        _ => None,
+    let kind = text.kind(at)?;
+    if kind == TokenKind::Word {
+        return Some(bytes);
     }
+    matches!(kind, TokenKind::Text | TokenKind::QuotedName).then(|| unquote(bytes))
 }
 
 fn unquote(bytes: &[u8]) -> &[u8] {

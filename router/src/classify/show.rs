@@ -31,7 +31,10 @@ pub(super) fn of_connections(reason: &str) -> Draft {
 }
 
 /// HELP reads tables that every server has.
-pub(super) fn help() -> Draft {
+pub(super) fn help(text: &Text<'_>) -> Draft {
+    if text.len() != 2 || text.symbol(1, b'(') {
+        return Draft::unknown("no topic behind HELP");
+    }
     Draft::new(Kind::Read, Target::Replica, "reads the server's help")
 }
 

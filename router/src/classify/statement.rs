@@ -58,7 +58,7 @@ pub(super) fn single(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
         b"explain" | b"describe" | b"desc" => read::explain(text, catalogue),
         b"analyze" => read::analyze(text, catalogue),
         b"do" => read::do_statement(text, catalogue),
-        b"help" => super::show::help(),
+        b"help" => super::show::help(text),
         b"use" => session::use_schema(text),
         b"kill" => session::kill(text),
         b"prepare" => session::prepare(text, catalogue),

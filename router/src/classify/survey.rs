@@ -230,10 +230,6 @@ impl Walk<'_> {
             }
             return;
         }
-        let member = self.text.kind(at) == Some(TokenKind::Member);
-        if member && matches!(lower, b"nextval" | b"currval") && self.text.mode.flavour == Flavour::Mariadb {
-            self.object(at, "may move a sequence");
-        }
         self.table_or_schema(at, lower);
     }
 
@@ -334,6 +330,11 @@ impl Walk<'_> {
     fn table_or_schema(&mut self, at: usize, lower: &[u8]) {
         if !self.catalogue.views.is_empty() && self.catalogue.views.contains(lower) {
             self.found.needs |= Needs::STOPPED_BY_READ_ONLY;
+        }
+        // `s.nextval` of sql_mode ORACLE.
+        let member = at > 0 && self.text.symbol(at - 1, b'.');
+        if member && matches!(lower, b"nextval" | b"currval") && self.text.mode.flavour == Flavour::Mariadb {
+            self.object(at, "may move a sequence");
         }
         if !self.text.symbol(at + 1, b'.') {
             return;

@@ -61,27 +61,31 @@ impl<'a> Text<'a> {
     /// The name that a token spells, without its quotes.
     pub(super) fn name(&self, at: usize) -> Option<Cow<'a, [u8]>> {
         let bytes = self.bytes(at);
-        match self.kind(at)? {
-            TokenKind::Word | TokenKind::Member => Some(Cow::Borrowed(bytes)),
-            TokenKind::QuotedName => unquote_name(bytes),
-            _ => None,
+        let kind = self.kind(at)?;
+        if kind == TokenKind::QuotedName {
+            return unquote_name(bytes);
+        }
+        matches!(kind, TokenKind::Word | TokenKind::Member).then_some(Cow::Borrowed(bytes))
+    }
+
+    /// How a token changes the depth of parentheses.
+    fn step(&self, at: usize, depth: usize) -> usize {
+        if self.symbol(at, b'(') {
+            depth + 1
+        } else if self.symbol(at, b')') {
+            depth.saturating_sub(1)
+        } else {
+            depth
         }
     }
 
     /// The parenthesis that closes the one at `open`.
     pub(super) fn close_of(&self, open: usize) -> Option<usize> {
-        let mut depth = 0_usize;
-        for (at, token) in self.tokens.iter().enumerate().skip(open) {
-            match token.kind {
-                TokenKind::Symbol(b'(') => depth += 1,
-                TokenKind::Symbol(b')') => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            if depth == 0 {
-                return Some(at);
-            }
-        }
-        None
+        let mut depth = 0;
+        (open..self.len()).find(|at| {
+            depth = self.step(*at, depth);
+            depth == 0
+        })
     }
 
     /// How many commas stand directly inside the parenthesis at `open`; none where it does not close.
@@ -106,26 +110,23 @@ impl<'a> Text<'a> {
             if !matches!(self.kind(at)?, TokenKind::Word | TokenKind::QuotedName) {
                 return None;
             }
-            match self.kind(at + 1)? {
-                TokenKind::Symbol(b',') => at += 2,
-                TokenKind::Symbol(b')') => return Some(at + 1),
-                _ => return None,
+            if self.symbol(at + 1, b')') {
+                return Some(at + 1);
             }
+            if !self.symbol(at + 1, b',') {
+                return None;
+            }
+            at += 2;
         }
     }
 
     /// The first token from `from` on, outside of parentheses, that fits.
     pub(super) fn outside_parentheses(&self, from: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
-        let mut depth = 0_usize;
-        for at in from..self.len() {
-            match self.kind(at)? {
-                TokenKind::Symbol(b'(') => depth += 1,
-                TokenKind::Symbol(b')') => depth = depth.saturating_sub(1),
-                _ if depth == 0 && fits(at) => return Some(at),
-                _ => {}
-            }
-        }
-        None
+        let mut depth = 0;
+        (from..self.len()).find(|at| {
+            depth = self.step(*at, depth);
+            depth == 0 && fits(*at)
+        })
     }
 
     /// The parts between the separators that stand outside of parentheses.

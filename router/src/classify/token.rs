@@ -70,6 +70,11 @@ impl Token {
         self.kind == TokenKind::Symbol(symbol)
     }
 
+    /// Whether it is a comment that says something to somebody, and no part of the statement.
+    pub(super) fn is_comment(&self) -> bool {
+        matches!(self.kind, TokenKind::OptimizerHint | TokenKind::Directive)
+    }
+
     pub(super) fn is_literal(&self) -> bool {
         matches!(self.kind, TokenKind::Number | TokenKind::Text | TokenKind::Parameter)
     }
