@@ -188,7 +188,6 @@ async fn stopped_by_read_only(stage: Arc<Stage>) -> Outcome {
         let mut conn = server.connect_as((&name, "pw"), "app").await?;
         let refused = conn.query_drop("INSERT INTO written VALUES (1)").await.is_err();
         let known = mirror.find(&name).expect("the account").stopped_by_read_only;
-        println!("{name}: refused {refused}, known as stopped {known}");
         assert_eq!(known, refused, "{name}");
     }
     server.run(&["SET GLOBAL read_only = 0"]).await?;

@@ -507,11 +507,11 @@ fn kill(
     answer: mpsc::UnboundedSender<KillAnswer>,
 ) {
     let Some(slot) = worker.slots.borrow().get(&id).cloned() else {
-        drop(answer.send(KillAnswer::NotHere));
+        let _gone = answer.send(KillAnswer::NotHere);
         return;
     };
     if !by.privileged && slot.account.get() != by.account {
-        drop(answer.send(KillAnswer::NotAllowed));
+        let _gone = answer.send(KillAnswer::NotAllowed);
         return;
     }
     if !query_only {
@@ -521,7 +521,7 @@ fn kill(
     let address =
         running.and_then(|(server, _)| worker.topology().server(server).map(|server| server.address.clone()));
     let (Some((_, thread_id)), Some(address)) = (running, address) else {
-        drop(answer.send(KillAnswer::Done));
+        let _gone = answer.send(KillAnswer::Done);
         return;
     };
     slot.killing.set(slot.killing.get() + 1);
@@ -534,6 +534,6 @@ fn kill(
         }
         slot.killing.set(slot.killing.get() - 1);
         slot.wake();
-        drop(answer.send(KillAnswer::Done));
+        let _gone = answer.send(KillAnswer::Done);
     });
 }

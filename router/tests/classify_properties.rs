@@ -336,6 +336,7 @@ fn long_reads_are_still_reads() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "what is tested is how long it takes")]
 fn bulk_inserts_are_read_in_time() {
     let rows = "(1, 'some text of a row', NULL, -5.5), ".repeat(400_000);
     let sql = format!("INSERT INTO t VALUES {rows}(1, 'x', NULL, 2)");

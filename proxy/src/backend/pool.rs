@@ -41,6 +41,10 @@ pub enum Found {
 }
 
 /// Idle connections by server, most recently used last.
+#[allow(
+    clippy::vec_box,
+    reason = "a connection moves between lists and sessions: one pointer, not half a kilobyte"
+)]
 #[derive(Debug)]
 pub struct IdlePool {
     lists: RefCell<Vec<Vec<Box<ServerConnection>>>>,
@@ -187,6 +191,7 @@ impl IdlePool {
     }
 
     /// The idle connections whose servers have statements to forget.
+    #[allow(clippy::vec_box, reason = "they go back to the lists as they are")]
     pub fn take_with_pending_closes(&self) -> Vec<Box<ServerConnection>> {
         let mut taken = Vec::new();
         for list in self.lists.borrow_mut().iter_mut() {

@@ -12,12 +12,6 @@ pub(super) enum Exit {
     Usage,
     /// A precondition was not met; nothing was changed.
     Refused,
-    /// It failed and was rolled back.
-    RolledBack,
-    /// It failed half-way; an operator is needed.
-    HalfWay,
-    /// The wait ended; the operation still runs.
-    StillRunning,
     /// No proxy could be reached.
     Unreachable,
     /// The cluster works, though not with all servers.
@@ -33,9 +27,6 @@ impl Exit {
             Self::Error => 1,
             Self::Usage => 2,
             Self::Refused => 3,
-            Self::RolledBack => 4,
-            Self::HalfWay => 5,
-            Self::StillRunning => 6,
             Self::Unreachable => 7,
             Self::Degraded => 10,
             Self::NoPrimary => 11,

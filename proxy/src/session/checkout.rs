@@ -196,9 +196,10 @@ impl Session {
         }
         opened.map_err(|error| {
             tracing::info!(server = %view.name, %error, "server connection refused");
-            match error {
-                ConnectError::Refused(error) => AcquireError::Refused(error),
-                other => AcquireError::Unreachable(io::Error::other(other.to_string())),
+            if let ConnectError::Refused(error) = error {
+                AcquireError::Refused(error)
+            } else {
+                AcquireError::Unreachable(io::Error::other(error.to_string()))
             }
         })
     }

@@ -401,11 +401,11 @@ impl Session {
 
     /// Whether a statement of this kind ends the transaction that it runs in, so that its loss is a commit's.
     pub(super) fn may_commit(&self, job: &Job) -> bool {
-        match job.intent.kind {
-            Kind::Commit | Kind::Ddl | Kind::Call | Kind::Multi | Kind::Xa => true,
-            Kind::Read | Kind::Savepoint | Kind::Rollback => false,
-            _other => !self.state.in_transaction(),
+        let kind = job.intent.kind;
+        if matches!(kind, Kind::Commit | Kind::Ddl | Kind::Call | Kind::Multi | Kind::Xa) {
+            return true;
         }
+        !matches!(kind, Kind::Read | Kind::Savepoint | Kind::Rollback) && !self.state.in_transaction()
     }
 }
 

@@ -30,11 +30,11 @@ impl Session {
             Ok(connection) => connection,
             Err(error) => {
                 self.consume(len);
-                let told = match error {
-                    ConnectError::Refused(error) => error,
-                    other => {
-                        ClientError::new(1158, b"08S01", format!("The primary cannot be reached: {other}"))
-                    }
+                let told = if let ConnectError::Refused(error) = error {
+                    error
+                } else {
+                    tracing::info!(server = %primary.name, %error, "no connection for the binary log");
+                    ClientError::new(1158, b"08S01", "The primary cannot be reached")
                 };
                 self.answer_error(&told).await?;
                 return Ok(Flow::Continue);
