@@ -8,6 +8,7 @@ mod config;
 mod drain;
 mod dsn;
 mod exit;
+mod explain;
 mod generate;
 mod logging;
 mod output;
@@ -70,6 +71,8 @@ enum Command {
     },
     /// Start throw-away servers with a proxy in front; all of it is removed at the end.
     Sandbox(sandbox::Arguments),
+    /// Tell what statements do and where they go, without any server.
+    Explain(explain::Arguments),
     /// Print what applications connect with.
     Dsn(dsn::Arguments),
     /// Print a shell's completion script.
@@ -124,6 +127,7 @@ fn execute(cli: Cli) -> Outcome {
         Command::Drain { what, remote } => wait_for(drain::drain(&remote.client()?, &what, format)),
         Command::Undrain { server, remote } => wait_for(drain::undrain(&remote.client()?, &server, format)),
         Command::Sandbox(arguments) => wait_for(sandbox::run(&arguments)),
+        Command::Explain(arguments) => explain::run(&arguments, format),
         Command::Dsn(arguments) => dsn::run(&arguments, format),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),

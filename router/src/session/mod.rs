@@ -18,6 +18,7 @@ use std::time::Duration;
 use pointsman_config::Consistency;
 
 pub use connection::{ConnectionState, Step, Steps, SyncPlan};
+pub use mode::mode_of;
 pub use observe::Observed;
 pub(crate) use observe::STAY;
 pub use pins::Pins;

@@ -3,6 +3,13 @@
 use crate::classify::Mode;
 use crate::intent::Flavour;
 
+/// How the text of a session with this sql_mode is read; a mode whose text does not tell is marked unknown.
+pub fn mode_of(flavour: Flavour, sql_mode: &str) -> Mode {
+    let mut mode = Mode { flavour, ..Mode::default() };
+    mode.sql_mode_known = apply_sql_mode(&mut mode, &sql_mode.to_ascii_uppercase());
+    mode
+}
+
 /// Takes the switches of an sql_mode from its text. False when the text does not tell.
 pub(super) fn apply_sql_mode(mode: &mut Mode, text: &str) -> bool {
     let words = || text.split(',').map(str::trim).filter(|word| !word.is_empty());
