@@ -2,6 +2,7 @@
 
 mod client;
 mod files;
+mod names;
 mod server;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 pub use self::client::ClientTls;
+pub use self::names::subject_and_issuer;
 pub use self::server::{Reloaded, ServerTls};
 
 /// Why TLS cannot be set up.

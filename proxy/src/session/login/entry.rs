@@ -13,9 +13,9 @@ use super::{Door, Identity, LoginError, Offer, proof};
 use crate::backend::connect::towards_server;
 use crate::error::ClientError;
 use crate::exchange::Exchange;
-use crate::net::{ListenerKind, Stream};
+use crate::net::{ListenerKind, Stream, TlsStream};
 use crate::shared::KeyParts;
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, subject_and_issuer};
 use crate::users::{Account, Require};
 
 /// What a client has said of itself.
@@ -116,16 +116,19 @@ impl Door<'_> {
             Some(ListenerName::Rw) => self.listener == ListenerKind::ReadWrite,
             Some(ListenerName::Ro) => self.listener == ListenerKind::ReadOnly,
         };
-        let certificate = || stream.tls().is_some_and(|tls| tls.peer_certificate().is_some());
+        let certificate = || stream.tls().and_then(TlsStream::peer_certificate);
         let stream_fits = match &account.require {
             Require::None => true,
             Require::Tls => stream.is_tls(),
-            Require::Certificate => certificate(),
-            Require::Specified { subject: None, issuer: None, cipher } => {
-                stream.tls().is_some_and(|tls| cipher.as_ref().is_none_or(|cipher| *cipher == tls.cipher()))
+            Require::Certificate => certificate().is_some(),
+            Require::Specified { subject, issuer, cipher } => {
+                let names = || certificate().and_then(|certificate| subject_and_issuer(certificate));
+                let named = |wanted: &Option<String>, shown: &str| wanted.as_ref().is_none_or(|w| w == shown);
+                let cipher_fits = stream.tls().is_some_and(|tls| named(cipher, &tls.cipher()));
+                let names_fit = (subject.is_none() && issuer.is_none())
+                    || names().is_some_and(|(s, i)| named(subject, &s) && named(issuer, &i));
+                cipher_fits && names_fit
             }
-            // Who is named in the certificate is not looked at yet, so nobody is let in by it.
-            Require::Specified { .. } => false,
         };
         listener_fits && stream_fits
     }
