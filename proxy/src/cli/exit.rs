@@ -12,6 +12,8 @@ pub(super) enum Exit {
     Usage,
     /// A precondition was not met; nothing was changed.
     Refused,
+    /// It failed half-way; an operator is needed.
+    HalfWay,
     /// No proxy could be reached.
     Unreachable,
     /// The cluster works, though not with all servers.
@@ -27,6 +29,7 @@ impl Exit {
             Self::Error => 1,
             Self::Usage => 2,
             Self::Refused => 3,
+            Self::HalfWay => 5,
             Self::Unreachable => 7,
             Self::Degraded => 10,
             Self::NoPrimary => 11,

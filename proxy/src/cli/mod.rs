@@ -3,6 +3,7 @@
 //! `serve` runs the proxy; `check`, `config`, `explain`, `dsn` and `sandbox` work without one; the rest asks a
 //! running proxy through its admin listener.
 
+mod check;
 mod client;
 mod config;
 mod drain;
@@ -46,6 +47,8 @@ Exit codes: 0 ok, 1 unexpected error, 2 fault in the command line or configurati
 enum Command {
     /// Run the proxy in the foreground.
     Serve(settings::SettingsArgs),
+    /// Look at every server: grants, settings, replication, accounts; each finding with what to do.
+    Check(check::Arguments),
     /// Look at the configuration: check it, show it, compare two, print its schema.
     Config {
         #[command(subcommand)]
@@ -121,6 +124,7 @@ fn execute(cli: Cli) -> Outcome {
     let format = cli.output;
     match cli.command {
         Command::Serve(settings) => serve::run(&settings),
+        Command::Check(arguments) => wait_for(check::run(&arguments, format)),
         Command::Config { command } => config::run(command, format),
         Command::Status(remote) => wait_for(status::status(&remote.client()?, format)),
         Command::Sessions(remote) => wait_for(status::sessions(&remote.client()?, format)),
