@@ -1,69 +1,117 @@
-//! `pointsman explain`: what a statement does and where it goes, without any server.
+//! `pointsman explain`: what a statement does and where it may run, without any server.
 
-use std::io::BufRead;
+use std::ffi::OsString;
+use std::io::{self, BufRead};
 
-use clap::{Args, ValueEnum};
-use pointsman_router::classify::{self, Explanation, Mode};
-use pointsman_router::intent;
+use clap::Args;
+use pointsman_router::classify::{Explanation, Mode, explain};
 use pointsman_router::session::mode_of;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Outcome};
-use super::output::{Format, print_bytes};
+use super::output::{Format, print, print_bytes};
+use super::sandbox::FlavourName;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The server's family.
     #[arg(long, value_enum, default_value_t)]
-    flavour: Flavour,
-    /// The session's sql_mode, as names separated by commas.
-    #[arg(long, default_value = "", value_name = "MODE")]
+    flavour: FlavourName,
+    /// The session's sql_mode.
+    #[arg(long, value_name = "MODE", default_value = "")]
     sql_mode: String,
-    /// Print what each token says, too.
+    /// Show how each token was read.
     #[arg(long)]
     tokens: bool,
-    /// Statements; `-` reads them from standard input, one a line, with the escapes \\ \n \t \r.
-    #[arg(required = true, value_name = "SQL", allow_hyphen_values = true)]
+    /// The statements; `-` reads them from standard input, one a line, with \\, \n, \t and \r as escapes.
+    #[arg(required = true, value_name = "SQL")]
     sql: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Flavour {
-    #[default]
-    Mariadb,
-    Mysql,
+/// A statement that begins with a comment (`-- x`) is no option: a blank in front of it says so and changes nothing.
+pub(super) fn shield(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut is_ours = false;
+    let one = |argument: OsString| {
+        is_ours |= argument == "explain";
+        let bytes = argument.as_encoded_bytes();
+        if is_ours && bytes.starts_with(b"-") && bytes.iter().any(u8::is_ascii_whitespace) {
+            let mut shielded = OsString::from(" ");
+            shielded.push(argument);
+            return shielded;
+        }
+        argument
+    };
+    arguments.map(one).collect()
 }
 
+/// Answers every statement exactly once, in order.
 pub(super) fn run(arguments: &Arguments, format: Format) -> Outcome {
-    let flavour = match arguments.flavour {
-        Flavour::Mariadb => intent::Flavour::Mariadb,
-        Flavour::Mysql => intent::Flavour::Mysql,
-    };
-    let mode = Mode { multi_statements: true, ..mode_of(flavour, &arguments.sql_mode) };
-    if arguments.sql == ["-"] {
-        for line in std::io::stdin().lock().split(b'\n') {
-            answer(&unescape(&line?), &mode, arguments.tokens, format)?;
-        }
-    } else {
-        for sql in &arguments.sql {
-            answer(sql.as_bytes(), &mode, arguments.tokens, format)?;
+    let mode = mode(arguments);
+    for sql in &arguments.sql {
+        if sql == "-" {
+            answer_lines(io::stdin().lock(), &mode, arguments, format)?;
+        } else {
+            answer(sql.as_bytes(), &mode, arguments, format)?;
         }
     }
     Ok(Exit::Ok)
 }
 
-fn answer(sql: &[u8], mode: &Mode, tokens: bool, format: Format) -> Result<(), Failure> {
-    let explanation = classify::explain(sql, mode);
-    let mut out = match format {
-        Format::Json => as_json(sql, &explanation, tokens),
-        Format::Table | Format::Yaml => as_text(sql, &explanation, tokens),
-    };
-    out.push('\n');
-    print_bytes(out.as_bytes())
+/// A fresh session, in which several statements in one packet are allowed.
+fn mode(arguments: &Arguments) -> Mode {
+    let sql_mode = arguments.sql_mode.to_uppercase();
+    Mode { multi_statements: true, ..mode_of(arguments.flavour.flavour(), &sql_mode) }
 }
 
-/// One line a statement.
-fn as_json(sql: &[u8], explanation: &Explanation, tokens: bool) -> String {
+fn answer_lines(
+    mut input: impl BufRead,
+    mode: &Mode,
+    arguments: &Arguments,
+    format: Format,
+) -> Result<(), Failure> {
+    let mut line = Vec::new();
+    while input.read_until(b'\n', &mut line)? > 0 {
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        answer(&unescape(&line), mode, arguments, format)?;
+        line.clear();
+    }
+    Ok(())
+}
+
+/// Line ends and tabulators are written with a backslash there, and so is the backslash; other escapes are the
+/// statement's own.
+fn unescape(line: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(line.len());
+    let mut rest = line;
+    while let [first, after @ ..] = rest {
+        let (byte, used) = match (first, after.first()) {
+            (b'\\', Some(b'n')) => (b'\n', 2),
+            (b'\\', Some(b't')) => (b'\t', 2),
+            (b'\\', Some(b'r')) => (b'\r', 2),
+            (b'\\', Some(b'\\')) => (b'\\', 2),
+            (byte, _) => (*byte, 1),
+        };
+        text.push(byte);
+        rest = &rest[used..];
+    }
+    text
+}
+
+fn answer(sql: &[u8], mode: &Mode, arguments: &Arguments, format: Format) -> Result<(), Failure> {
+    let explanation = explain(sql, mode);
+    let value = || document(sql, &explanation, arguments.tokens);
+    match format {
+        Format::Json => print(&value().to_string()),
+        Format::Yaml => {
+            let text = serde_norway::to_string(&value()).map_err(io::Error::other)?;
+            print_bytes(format!("---\n{text}").as_bytes())
+        }
+        Format::Table => print(&text(sql, &explanation, arguments.tokens)),
+    }
+}
+
+fn document(sql: &[u8], explanation: &Explanation, tokens: bool) -> Value {
     let intent = &explanation.intent;
     let mut value = json!({
         "intent": intent.kind.name(),
@@ -71,43 +119,26 @@ fn as_json(sql: &[u8], explanation: &Explanation, tokens: bool) -> String {
         "reason": intent.reason.to_string(),
     });
     if tokens {
-        let list = explanation.tokens.iter().map(|token| {
-            let text = String::from_utf8_lossy(&sql[token.range.clone()]);
+        let one = |token: &pointsman_router::classify::ExplainedToken| {
+            let text = String::from_utf8_lossy(sql.get(token.range.clone()).unwrap_or_default());
             json!({ "text": text, "class": token.class, "note": token.note })
-        });
-        value["tokens"] = list.collect();
+        };
+        value["tokens"] = explanation.tokens.iter().map(one).collect();
     }
-    value.to_string()
+    value
 }
 
-fn as_text(sql: &[u8], explanation: &Explanation, tokens: bool) -> String {
+fn text(sql: &[u8], explanation: &Explanation, tokens: bool) -> String {
     let intent = &explanation.intent;
-    let mut out = format!("{:<10} {:<16} {}", intent.target.name(), intent.kind.name(), intent.reason);
+    let mut text = format!("{} -> {}: {}", intent.kind.name(), intent.target.name(), intent.reason);
     if tokens {
         for token in &explanation.tokens {
-            let text = String::from_utf8_lossy(&sql[token.range.clone()]).escape_debug().to_string();
-            out.push_str(&format!("\n    {text:<24} {:<16} {}", token.class, token.note));
+            let bytes = sql.get(token.range.clone()).unwrap_or_default();
+            let shown = String::from_utf8_lossy(bytes).escape_debug().to_string();
+            text.push_str(format!("\n  {:10} {shown}  {}", token.class, token.note).trim_end());
         }
     }
-    out
-}
-
-/// Undoes `\\`, `\n`, `\t` and `\r`; any other backslash stays as it is.
-fn unescape(line: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(line.len());
-    let mut rest = line;
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped = match (byte, after.first()) {
-            (b'\\', Some(b'\\')) => Some(b'\\'),
-            (b'\\', Some(b'n')) => Some(b'\n'),
-            (b'\\', Some(b't')) => Some(b'\t'),
-            (b'\\', Some(b'r')) => Some(b'\r'),
-            _ => None,
-        };
-        out.push(escaped.unwrap_or(byte));
-        rest = if escaped.is_some() { &after[1..] } else { after };
-    }
-    out
+    text
 }
 
 #[cfg(test)]
@@ -115,20 +146,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_are_undone_once() {
+    fn escapes() {
         let check = |line: &str, expected: &str| assert_eq!(unescape(line.as_bytes()), expected.as_bytes());
-        check(r"SELECT 1\n\t-- x\r", "SELECT 1\n\t-- x\r");
-        check(r"SELECT '\\n'", r"SELECT '\n'");
-        check(r"SELECT '\'' \", r"SELECT '\'' \");
+        check("SELECT 1", "SELECT 1");
+        check(r"a\nb\tc\rd\\n", "a\nb\tc\rd\\n");
+        // Other escapes belong to the statement, and a backslash at the end stays.
+        check(r"'\'' \x \", r"'\'' \x \");
         check("", "");
     }
 
     #[test]
-    fn one_line_of_json_a_statement() {
-        let explanation = classify::explain(b"SELECT\n1", &Mode::default());
-        let line = as_json(b"SELECT\n1", &explanation, true);
-        assert!(!line.contains('\n'), "{line}");
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert!(value["reason"].is_string() && value["tokens"].is_array());
+    fn comments_are_no_options() {
+        let check = |given: &[&str], expected: &[&str]| {
+            assert_eq!(shield(given.iter().map(OsString::from)), expected);
+        };
+        check(
+            &["pointsman", "explain", "-o", "json", "-- a\nSELECT 1"],
+            &["pointsman", "explain", "-o", "json", " -- a\nSELECT 1"],
+        );
+        check(&["pointsman", "status", "-- a"], &["pointsman", "status", "-- a"]);
+        check(&["pointsman", "explain", "-"], &["pointsman", "explain", "-"]);
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        let mode = mode(&Arguments {
+            flavour: FlavourName::Mariadb,
+            sql_mode: String::new(),
+            tokens: false,
+            sql: Vec::new(),
+        });
+        let check = |sql: &str, intent: &str, target: &str| {
+            let value = document(sql.as_bytes(), &explain(sql.as_bytes(), &mode), false);
+            assert_eq!(
+                (value["intent"].as_str(), value["target"].as_str()),
+                (Some(intent), Some(target)),
+                "{sql}"
+            );
+            assert!(value["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{sql}");
+        };
+        check("SELECT a FROM t", "read", "replica");
+        check("DELETE FROM t", "write", "primary");
+        check("COMMIT", "commit", "same-as-transaction");
+        check("SET @a = 1", "set", "session");
+        check("SELECT 1; DELETE FROM t", "multi", "primary");
+        let line = document(b"SELECT\n1", &explain(b"SELECT\n1", &mode), true).to_string();
+        assert!(!line.contains('\n') && line.contains("\"tokens\""), "{line}");
+        let empty = document(b"", &explain(b"", &mode), false);
+        assert_eq!(empty["intent"], "empty");
     }
 }

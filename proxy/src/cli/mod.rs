@@ -103,7 +103,7 @@ impl Remote {
 
 /// Reads the command line, does what it says, and answers with the exit code.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(explain::shield(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors, and print to standard output.
