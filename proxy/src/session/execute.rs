@@ -104,12 +104,18 @@ impl Session {
         &mut self,
         mut connection: Option<&mut ServerConnection>,
     ) -> Result<(), RelayError> {
+        let limit = self.worker.shared.max_allowed_packet();
+        let mut size = MAX_PAYLOAD;
         let mut sequence: u8 = 0;
         loop {
             self.client.fill_to(HEADER_LEN).await.map_err(RelayError::Client)?;
             sequence = sequence.wrapping_add(1);
             self.client.renumber(sequence);
             let Some(header) = Header::parse(self.client.bytes()) else { continue };
+            size += header.len;
+            if size > limit {
+                return Err(RelayError::TooLarge { size, limit });
+            }
             let mut left = HEADER_LEN + header.len;
             while left > 0 {
                 if self.client.is_empty() && self.client.fill().await.map_err(RelayError::Client)? == 0 {
@@ -133,6 +139,7 @@ impl Session {
         match self.stream_continuation(None).await {
             Ok(()) => Ok(()),
             Err(RelayError::Client(error)) => Err(SessionError::ClientIo(error)),
+            Err(RelayError::TooLarge { size, limit }) => Err(SessionError::TooLarge { size, limit }),
             Err(RelayError::Server { .. } | RelayError::HeldBack(_) | RelayError::UnexpectedInfile) => Ok(()),
         }
     }
@@ -206,6 +213,7 @@ impl Session {
                 Failure::Session(SessionError::ClientIo(error))
             }
             RelayError::UnexpectedInfile => Failure::Session(SessionError::UnexpectedInfile(server)),
+            RelayError::TooLarge { size, limit } => Failure::Session(SessionError::TooLarge { size, limit }),
             RelayError::HeldBack(refused) => {
                 self.worker.counters.misrouted.one();
                 if let Some(classified) = job.classified.as_ref().filter(|_| says_write(refused.code)) {
@@ -382,6 +390,7 @@ impl Session {
             Ok(()) => Ok(()),
             Err(RelayError::Client(error)) => Err(SessionError::ClientIo(error)),
             Err(RelayError::Server { error, .. }) => Err(SessionError::StateLost { server, source: error }),
+            Err(RelayError::TooLarge { size, limit }) => Err(SessionError::TooLarge { size, limit }),
             Err(RelayError::HeldBack(_) | RelayError::UnexpectedInfile) => {
                 Err(SessionError::UnexpectedInfile(server))
             }

@@ -57,6 +57,8 @@ pub enum RelayError {
     HeldBack(ClientError),
     /// LOCAL INFILE was asked for by a statement that does not load a file.
     UnexpectedInfile,
+    /// The command is longer than servers take; some of it has been sent.
+    TooLarge { size: usize, limit: usize },
 }
 
 /// What a relay does besides copying.
