@@ -14,7 +14,7 @@ use crate::cluster::facts::Facts;
 use crate::cluster::kill::Killer;
 use crate::cluster::{self, Handle, ServiceAccount, positions};
 use crate::shared::{Parts, Refresh, Shared};
-use crate::tls::{ClientTls, ServerTls, TlsError};
+use crate::tls::{self, ClientTls, ServerTls, TlsError};
 use crate::users::Users;
 use crate::users::reader::Reader;
 use crate::worker::Workers;
@@ -70,6 +70,7 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     let facts =
         Facts { shared: shared.clone(), account: account.clone(), catalogue: catalogue_sender, stale };
     tokio::spawn(facts.run());
+    tokio::spawn(tls::watch(shared.clone()));
     tokio::spawn(Arc::new(Killer::new(account.clone())).run(kill_requests));
     tokio::spawn(positions::run(questions, topology.clone(), account.clone()));
     tokio::spawn(Reader { users, account, topology, period: config.users.refresh }.run());

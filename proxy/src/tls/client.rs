@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use pointsman_config::{BackendTls, BackendTlsMode};
 use rustls::client::WebPkiServerVerifier;
@@ -14,15 +15,15 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::sync::Semaphore;
 
-use super::server::plain;
+use super::server::{Reloaded, plain};
 use super::{TlsError, files, handshake_limit, provider};
 use crate::net::{Stream, TlsStream};
 
 /// How servers are talked to; shared by all workers.
 #[derive(Debug)]
 pub struct ClientTls {
-    mode: BackendTlsMode,
-    config: Arc<ClientConfig>,
+    settings: BackendTls,
+    config: RwLock<Arc<ClientConfig>>,
     handshakes: Arc<Semaphore>,
 }
 
@@ -36,13 +37,30 @@ impl ClientTls {
         if settings.mode == BackendTlsMode::Disabled {
             return Ok(None);
         }
-        let config = Arc::new(client_config(settings)?);
-        Ok(Some(Self { mode: settings.mode, config, handshakes: handshake_limit() }))
+        let config = RwLock::new(Arc::new(client_config(settings)?));
+        Ok(Some(Self { settings: settings.clone(), config, handshakes: handshake_limit() }))
+    }
+
+    /// Reads the files again, for handshakes from now on; what is no use changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] when a file is no use.
+    pub fn reload(&self) -> Result<Reloaded, TlsError> {
+        let config = Arc::new(client_config(&self.settings)?);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(Reloaded::NewCertificate)
+    }
+
+    /// The files that [`ClientTls::reload`] reads.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let BackendTls { ca_file, cert_file, key_file, .. } = &self.settings;
+        [ca_file, cert_file, key_file].into_iter().flatten().cloned().collect()
     }
 
     /// Whether a server that offers no TLS is not talked to.
     pub fn is_required(&self) -> bool {
-        self.mode != BackendTlsMode::Preferred
+        self.settings.mode != BackendTlsMode::Preferred
     }
 
     /// Shakes hands with a server that was asked to. `host` is what its certificate must name, where names are
@@ -57,10 +75,11 @@ impl ClientTls {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = match ServerName::try_from(bare.trim_end_matches('.').to_owned()) {
             Ok(name) => name,
-            Err(_) if self.mode != BackendTlsMode::VerifyIdentity => unverified(),
+            Err(_) if self.settings.mode != BackendTlsMode::VerifyIdentity => unverified(),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
         };
-        let connection = ClientConnection::new(self.config.clone(), name).map_err(io::Error::other)?;
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
         let tls = TlsStream::handshake(socket, connection.into(), &[], &self.handshakes).await?;
         Ok(Stream::Tls(Box::new(tls)))
     }

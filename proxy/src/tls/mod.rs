@@ -4,6 +4,7 @@ mod client;
 mod files;
 mod names;
 mod server;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::sync::Semaphore;
 pub use self::client::ClientTls;
 pub use self::names::subject_and_issuer;
 pub use self::server::{Reloaded, ServerTls};
+pub use self::watch::watch;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, Error)]

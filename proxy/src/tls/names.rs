@@ -153,7 +153,7 @@ mod tests {
             let whole = certificate(&[(DnType::CommonName, "app")]);
             let at = at % whole.len();
             prop_assert_eq!(subject_and_issuer(&whole[..at]), None);
-            let mut damaged = whole.clone();
+            let mut damaged = whole;
             damaged[at] = byte;
             let _ = subject_and_issuer(&damaged);
         }

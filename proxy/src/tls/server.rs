@@ -1,9 +1,11 @@
 //! TLS towards clients.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use pointsman_config::{Tls, TlsMode};
+use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, ServerConnection};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -65,6 +67,12 @@ impl ServerTls {
         let same = current.fingerprint == identity.fingerprint;
         *current = identity;
         Ok(if same { Reloaded::SameCertificate } else { Reloaded::NewCertificate })
+    }
+
+    /// The files that [`ServerTls::reload`] reads.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let Tls { cert_file, key_file, client_ca_file, .. } = &self.settings;
+        [cert_file, key_file, client_ca_file].into_iter().flatten().cloned().collect()
     }
 
     /// Whether clients without TLS are refused.
@@ -144,7 +152,9 @@ fn server_config(
 
 /// A certificate that nobody has signed, for encryption alone.
 fn make_certificate() -> Result<(CertificateDer<'static>, Vec<u8>), TlsError> {
-    let names = vec!["pointsman".to_owned(), "localhost".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names)?;
-    Ok((made.cert.der().clone(), made.signing_key.serialize_der()))
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(vec!["pointsman".to_owned(), "localhost".to_owned()])?;
+    params.distinguished_name.push(DnType::CommonName, "Pointsman self-signed certificate");
+    let certificate = params.self_signed(&key)?;
+    Ok((certificate.der().clone(), key.serialize_der()))
 }
