@@ -27,19 +27,29 @@ pub struct CharacterSet {
     collation: String,
 }
 
+impl CharacterSet {
+    /// The elements of a SET list that put it back; empty where nothing is known.
+    pub fn elements(&self) -> String {
+        let Self { client, results, collation } = self;
+        let names = [
+            ("character_set_client", client),
+            ("character_set_results", results),
+            ("collation_connection", collation),
+        ];
+        let known = names.into_iter().filter(|(_, name)| !name.is_empty());
+        known.map(|(variable, name)| format!("{variable} = {name}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// The statement that sets our trackers, and the character set that the login asked for.
 ///
 /// To be sent after every COM_RESET_CONNECTION and COM_CHANGE_USER, which put the server's own defaults back.
 pub fn base_set_sql(flavour: Flavour, character_set: &CharacterSet) -> String {
     let mut sql = trackers_sql(flavour);
-    let CharacterSet { client, results, collation } = character_set;
-    let names = [
-        ("character_set_client", client),
-        ("character_set_results", results),
-        ("collation_connection", collation),
-    ];
-    for (variable, name) in names.into_iter().filter(|(_, name)| !name.is_empty()) {
-        sql.push_str(&format!(", {variable} = {name}"));
+    let elements = character_set.elements();
+    if !elements.is_empty() {
+        sql.push_str(", ");
+        sql.push_str(&elements);
     }
     sql
 }
@@ -65,11 +75,11 @@ fn login_set_sql(flavour: Flavour, collation: u16) -> String {
 fn trackers_sql(flavour: Flavour) -> String {
     match flavour {
         Flavour::Mysql => format!(
-            "SET session_track_gtids = OWN_GTID, session_track_schema = ON, session_track_state_change = OFF, \
+            "SET session_track_gtids = OWN_GTID, session_track_schema = ON, session_track_state_change = ON, \
              session_track_transaction_info = OFF, session_track_system_variables = '{MYSQL_TRACKED}'"
         ),
         Flavour::Mariadb => format!(
-            "SET session_track_schema = ON, session_track_state_change = OFF, \
+            "SET session_track_schema = ON, session_track_state_change = ON, \
              session_track_transaction_info = OFF, session_track_system_variables = '{MARIADB_TRACKED}'"
         ),
     }

@@ -122,9 +122,10 @@ async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<Server
         worker: worker.index,
         capabilities,
         flavour,
+        state: ConnectionState::new(schema, status.contains(Status::AUTOCOMMIT))
+            .with_login_charset(&character_set.elements()),
         character_set,
         status,
-        state: ConnectionState::new(schema, status.contains(Status::AUTOCOMMIT)),
         prepared: PreparedStatements::default(),
         owner: 0,
         insert_id: None,

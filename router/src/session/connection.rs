@@ -14,6 +14,8 @@ pub struct ConnectionState {
     dirty: bool,
     /// What autocommit is after a login or a reset.
     fresh_autocommit: bool,
+    /// Elements of a SET list that put the character set of the login back; empty where they are not known.
+    login_charset: Arc<str>,
 }
 
 /// How a connection gets into a session's state.
@@ -49,7 +51,14 @@ impl ConnectionState {
     /// As [`Self::fresh`], where the login's status flags said whether autocommit is on.
     pub fn new(schema: Option<&[u8]>, autocommit: bool) -> Self {
         let applied = Arc::new(Replayable::new(schema.map(Box::from), autocommit));
-        Self { applied, dirty: false, fresh_autocommit: autocommit }
+        Self { applied, dirty: false, fresh_autocommit: autocommit, login_charset: "".into() }
+    }
+
+    /// Tells how the character set of the login is put back without a reset, as elements of a SET list:
+    /// `character_set_client = latin1, ...`. By name, because a server may not know the number of the login.
+    #[must_use]
+    pub fn with_login_charset(self, elements: &str) -> Self {
+        Self { login_charset: elements.into(), ..self }
     }
 
     /// Equal to a session's fingerprint when the connection is in its state; [`Self::plan`] is exact.
@@ -82,12 +91,12 @@ impl ConnectionState {
         if self.applied.role.is_some() && wanted.role.is_none() && session.flavour() == Flavour::Mariadb {
             return SyncPlan::Unusable;
         }
-        if self.dirty || leaves_behind(&self.applied, wanted, session.login_collation()) {
+        if self.dirty || leaves_behind(&self.applied, wanted, &self.login_charset) {
             let mut reset = self.clone();
             reset.after_reset();
-            return SyncPlan::ResetThenApply(steps(&reset.applied, wanted, session.login_collation()));
+            return SyncPlan::ResetThenApply(steps(&reset.applied, wanted, &self.login_charset));
         }
-        SyncPlan::Apply(steps(&self.applied, wanted, session.login_collation()))
+        SyncPlan::Apply(steps(&self.applied, wanted, &self.login_charset))
     }
 
     /// The connection is now in the session's state, and holds what the session is pinned by.
@@ -109,8 +118,8 @@ impl ConnectionState {
 }
 
 /// Whether the connection has something that the session has not, and that only a reset takes away.
-fn leaves_behind(applied: &Replayable, wanted: &Replayable, login_collation: u16) -> bool {
-    let charset_stays = login_collation == 0
+fn leaves_behind(applied: &Replayable, wanted: &Replayable, login_charset: &str) -> bool {
+    let charset_stays = login_charset.is_empty()
         && wanted.setting(NAMES).is_none()
         && applied.settings.iter().any(Setting::is_charset)
         && differ_in_charset(applied, wanted);
@@ -127,7 +136,7 @@ fn differ_in_charset(applied: &Replayable, wanted: &Replayable) -> bool {
     !applied.settings.iter().filter(|s| s.is_charset()).eq(wanted.settings.iter().filter(|s| s.is_charset()))
 }
 
-fn steps(from: &Replayable, to: &Replayable, login_collation: u16) -> Steps {
+fn steps(from: &Replayable, to: &Replayable, login_charset: &str) -> Steps {
     let mut steps = Vec::new();
     if from.role != to.role {
         let sql = to.role.as_deref().unwrap_or("SET ROLE DEFAULT");
@@ -137,14 +146,14 @@ fn steps(from: &Replayable, to: &Replayable, login_collation: u16) -> Steps {
     if let Some(schema) = to.schema.as_ref().filter(|_| from.schema != to.schema) {
         steps.push(Step::InitDb(schema.clone()));
     }
-    steps.extend(set_statement(from, to, login_collation).map(Step::Query));
+    steps.extend(set_statement(from, to, login_charset).map(Step::Query));
     // In a statement of their own: their literals are read in the character set and sql_mode just set.
     steps.extend(user_variables_statement(from, to).map(Step::Query));
     steps
 }
 
 /// One SET of everything that differs; both flavours take NAMES as an element of the list.
-fn set_statement(from: &Replayable, to: &Replayable, login_collation: u16) -> Option<Vec<u8>> {
+fn set_statement(from: &Replayable, to: &Replayable, login_charset: &str) -> Option<Vec<u8>> {
     let mut list = List::default();
     for dropped in from.settings.iter().filter(|s| !s.is_charset() && to.setting(&s.name).is_none()) {
         list.element(&["@@SESSION.", &dropped.name, "=DEFAULT"]);
@@ -152,7 +161,7 @@ fn set_statement(from: &Replayable, to: &Replayable, login_collation: u16) -> Op
     if differ_in_charset(from, to) {
         // All or none, as they override each other; without SET NAMES, from what the login gave.
         if to.setting(NAMES).is_none() && from.settings.iter().any(Setting::is_charset) {
-            list.login_charset(login_collation);
+            list.element(&[login_charset]);
         }
         to.settings.iter().filter(|s| s.is_charset()).for_each(|setting| list.setting(setting));
     }
@@ -189,13 +198,6 @@ impl List {
         self.sql.extend_from_slice(if self.sql.is_empty() { b"SET " } else { b"," });
         for part in parts {
             self.sql.extend_from_slice(part.as_bytes());
-        }
-    }
-
-    /// By number: servers take the number of a collation where they take its name.
-    fn login_charset(&mut self, collation: u16) {
-        for name in ["character_set_client", "character_set_results", "collation_connection"] {
-            self.element(&["@@SESSION.", name, "=", &collation.to_string()]);
         }
     }
 

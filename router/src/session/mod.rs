@@ -224,11 +224,6 @@ impl SessionState {
         self.replayable.fingerprint()
     }
 
-    /// The collation of the login, to which the character sets go back.
-    fn login_collation(&self) -> u16 {
-        self.fresh.collation
-    }
-
     fn replayable(&self) -> &Arc<Replayable> {
         &self.replayable
     }

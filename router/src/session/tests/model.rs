@@ -17,7 +17,8 @@ struct Server {
     user_variables: BTreeMap<String, String>,
 }
 
-const COLLATION: u16 = 45;
+const LOGIN_CHARSET: &str =
+    "character_set_client=login,character_set_results=login,collation_connection=login";
 
 impl Server {
     /// Just logged in; `time_zone` differs from server to server.
@@ -46,7 +47,7 @@ impl Server {
 
     fn login_charset(&mut self) {
         for name in ["character_set_client", "character_set_results", "collation_connection"] {
-            self.set(name, &COLLATION.to_string());
+            self.set(name, "login");
         }
     }
 
@@ -89,12 +90,11 @@ impl Server {
                 self.names(charset);
             } else {
                 let (name, value) = element.split_once('=').unwrap();
-                match name.strip_prefix("@@SESSION.") {
-                    Some(variable) => self.set(variable, value),
-                    None => {
-                        let name = name.trim_start_matches('@').trim_matches('`');
-                        self.user_variables.insert(name.into(), value.into());
+                match name.strip_prefix("@`") {
+                    Some(name) => {
+                        self.user_variables.insert(name.trim_matches('`').into(), value.into());
                     }
+                    None => self.set(name.trim_start_matches("@@SESSION."), value),
                 }
             }
         }
@@ -148,7 +148,6 @@ impl Client {
         let fresh = Fresh {
             flavour,
             schema: Some(b"app".to_vec()),
-            collation: COLLATION,
             variables: vec![("sql_mode".into(), "'primary'".into())],
             ..Fresh::default()
         };
@@ -249,7 +248,7 @@ fn sync(client: &Client, server: &mut Server, connection: &mut ConnectionState) 
         }
         SyncPlan::Unusable => {
             *server = Server::new(server.flavour);
-            *connection = ConnectionState::fresh(Some(b"app"));
+            *connection = ConnectionState::fresh(Some(b"app")).with_login_charset(LOGIN_CHARSET);
             let SyncPlan::Apply(steps) = connection.plan(&client.session) else {
                 panic!("a new connection cannot be used");
             };
@@ -271,7 +270,7 @@ proptest! {
         let flavour = if mysql { Flavour::Mysql } else { Flavour::Mariadb };
         let mut clients = [Client::new(flavour), Client::new(flavour), Client::new(flavour)];
         let mut server = Server::new(flavour);
-        let mut connection = ConnectionState::fresh(Some(b"app"));
+        let mut connection = ConnectionState::fresh(Some(b"app")).with_login_charset(LOGIN_CHARSET);
         for (who, what) in &turns {
             let client = &mut clients[*who];
             sync(client, &mut server, &mut connection);

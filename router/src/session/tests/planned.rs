@@ -4,7 +4,15 @@ use super::*;
 
 /// Plans from a connection that `left` used to `wanted`, as one line.
 fn plan(flavour: Flavour, left: Vec<Action>, wanted: Vec<Action>) -> String {
-    let mut connection = ConnectionState::fresh(Some(b"app"));
+    plan_on(ConnectionState::fresh(Some(b"app")).with_login_charset("login_charset=1"), flavour, left, wanted)
+}
+
+fn plan_on(
+    mut connection: ConnectionState,
+    flavour: Flavour,
+    left: Vec<Action>,
+    wanted: Vec<Action>,
+) -> String {
     let mut other = session(flavour);
     other.observe(&set(left), &ok(), NOW);
     connection.adopt(&other);
@@ -56,11 +64,7 @@ fn only_what_differs_is_set() {
         vec![names("NAMES utf8mb4 COLLATE utf8mb4_bin", "utf8mb4")],
         "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
     );
-    check(
-        vec![utf8()],
-        vec![],
-        "SET @@SESSION.character_set_client=45,@@SESSION.character_set_results=45,@@SESSION.collation_connection=45",
-    );
+    check(vec![utf8()], vec![], "SET login_charset=1");
     // What comes after SET NAMES is set after it again.
     let after = || vec![utf8(), variable("character_set_results", "NULL")];
     check(vec![], after(), "SET NAMES utf8mb4,@@SESSION.character_set_results=NULL");
@@ -70,9 +74,20 @@ fn only_what_differs_is_set() {
     check(
         vec![variable("character_set_results", "NULL")],
         vec![variable("collation_connection", "utf8mb4_bin")],
-        "SET @@SESSION.character_set_client=45,@@SESSION.character_set_results=45,\
-         @@SESSION.collation_connection=45,@@SESSION.collation_connection=utf8mb4_bin",
+        "SET login_charset=1,@@SESSION.collation_connection=utf8mb4_bin",
     );
+}
+
+#[test]
+fn a_login_charset_that_is_not_known_needs_a_reset() {
+    let check = |wanted: Vec<Action>, expected: &str| {
+        let left = vec![names("SET NAMES utf8mb4", "utf8mb4")];
+        let connection = ConnectionState::fresh(Some(b"app"));
+        assert_eq!(plan_on(connection, Flavour::Mysql, left, wanted), expected);
+    };
+    check(vec![], "reset");
+    check(vec![names("SET NAMES gbk", "gbk")], "SET NAMES gbk");
+    check(vec![variable("character_set_results", "NULL")], "reset; SET @@SESSION.character_set_results=NULL");
 }
 
 #[test]
