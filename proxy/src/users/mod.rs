@@ -19,7 +19,7 @@ use pointsman_config::{Config, StaticUser, UserSource};
 use tokio::sync::{Notify, watch};
 
 pub use self::account::{Account, Require};
-use self::limit::Limiter;
+use self::limit::{Limiter, WrongPasswords};
 pub use self::pattern::HostPattern;
 use self::row::Row;
 use self::table::{Numbers, ServerRules, Table};
@@ -35,6 +35,7 @@ pub struct Users {
     table: RwLock<Arc<Table>>,
     numbers: Numbers,
     limiter: Mutex<Limiter>,
+    wrong_passwords: Mutex<WrongPasswords>,
     /// Wakes the reader.
     wanted: Notify,
     progress: watch::Sender<Progress>,
@@ -61,6 +62,7 @@ impl Users {
             table: RwLock::default(),
             numbers: Numbers::default(),
             limiter: Mutex::new(Limiter::new(Instant::now())),
+            wrong_passwords: Mutex::new(WrongPasswords::new()),
             wanted: Notify::new(),
             progress: watch::Sender::default(),
         };
@@ -102,6 +104,18 @@ impl Users {
         tokio::time::timeout(READING_TIMEOUT, done)
             .await
             .is_ok_and(|progress| progress.is_ok_and(|p| p.succeeded))
+    }
+
+    /// Takes note of a wrong password.
+    pub fn wrong_password(&self, address: &ClientAddress) {
+        let mut wrong = self.wrong_passwords.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.count(address, Instant::now());
+    }
+
+    /// Whether there were so many wrong passwords from this address that it is not listened to for a moment.
+    pub fn is_shut_out(&self, address: &ClientAddress) -> bool {
+        let wrong = self.wrong_passwords.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.shut_out(address, Instant::now())
     }
 
     /// Has the accounts read soon: a statement has changed them.

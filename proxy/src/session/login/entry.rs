@@ -67,7 +67,16 @@ impl Door<'_> {
         entry: &Entry<'_>,
     ) -> Result<Identity, LoginError> {
         self.check_transport(exchange.lane.stream())?;
-        let (account, verified) = self.verify(exchange, entry).await?;
+        let users = &self.worker.shared.users;
+        if users.is_shut_out(self.address) {
+            let text = format!("Host '{}' is blocked because of too many wrong passwords", self.host());
+            return Err(LoginError::Refused(ClientError::new(1129, b"HY000", text)));
+        }
+        let verified = self.verify(exchange, entry).await;
+        if matches!(verified, Err(LoginError::Denied { denial: Denial::Password { given: true }, .. })) {
+            users.wrong_password(self.address);
+        }
+        let (account, verified) = verified?;
         if !self.admits(&account, exchange.lane.stream()) {
             let denial = Denial::Password { given: !matches!(*verified.credential, Credential::Empty) };
             return Err(self.denied(entry, denial));
