@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pointsman_config::Config;
 use tokio::sync::{mpsc, watch};
@@ -42,7 +42,6 @@ pub enum StartError {
 ///
 /// [`StartError`]; nothing is left running then.
 pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
-    let started = Instant::now();
     let account = Arc::new(ServiceAccount::new(&config));
     let (topology_sender, topology) = watch::channel(Arc::default());
     let (catalogue_sender, catalogue) = watch::channel(Arc::default());
@@ -64,7 +63,8 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     let count = worker_count(&config);
     let shared = Shared::new(parts, count);
     let workers = Workers::start(&shared, count).map_err(StartError::Workers)?;
-    let cluster = cluster::start(&config, &account, topology_sender, started);
+    // One clock for both sides: what a position covers is decided by comparing times.
+    let cluster = cluster::start(&config, &account, topology_sender, shared.started);
     let (stale_sender, stale) = mpsc::channel(1);
     tokio::spawn(pass_on(refreshes, users.clone(), stale_sender));
     let facts =
