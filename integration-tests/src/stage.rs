@@ -1,12 +1,13 @@
 //! The servers of a file of promises, and the proxy in front of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mysql_async::Conn;
 use tokio::sync::Mutex;
 
 use crate::sandbox::{APP, Options, Sandbox};
-use crate::{Failure, Flavour, Proxy};
+use crate::{Failure, Flavour, Proxy, eventually};
 
 /// What a stage consists of.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +36,13 @@ struct Set {
     proxy: Option<Arc<Proxy>>,
     sandbox: Option<Arc<Sandbox>>,
 }
+
+fn all_online(status: &serde_json::Value) -> bool {
+    let servers = status["servers"].as_array();
+    servers.is_some_and(|servers| servers.iter().all(|server| server["state"] == "online"))
+}
+
+const ONLINE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Stage {
     pub(crate) fn new(plan: Plan) -> Self {
@@ -66,6 +74,11 @@ impl Stage {
             return Ok(proxy.clone());
         }
         let proxy = Arc::new(Proxy::start(&sandbox, &self.plan.configuration).await?);
+        // Clients are let in a little before the replicas have answered for long enough to serve reads.
+        eventually("every server is online", ONLINE_LIMIT, async || {
+            proxy.status().await.is_ok_and(|status| all_online(&status))
+        })
+        .await;
         Ok(set.proxy.insert(proxy).clone())
     }
 
