@@ -71,6 +71,8 @@ async fn no_primary(stage: Arc<Stage>) -> Outcome {
     let mut client = stage.client().await?;
     client.query_drop("CREATE TABLE IF NOT EXISTS held (id INT PRIMARY KEY)").await?;
     client.query_drop("REPLACE INTO held VALUES (1)").await?;
+    // What no replica has received cannot be read back from one.
+    sandbox.caught_up(LIMIT).await?;
     sandbox.primary().kill().await?;
     let asked = Instant::now();
     while !is_refused(client.query_drop("REPLACE INTO held VALUES (2)").await)? {
@@ -115,8 +117,6 @@ async fn held_write(stage: Arc<Stage>) -> Outcome {
         status.is_ok_and(|status| status["primary"].is_null())
     })
     .await;
-    // A new session: the old one may have ended with its server connection.
-    let mut client = stage.client().await?;
     let write = tokio::spawn(async move { client.query_drop("REPLACE INTO held VALUES (3)").await });
     // Takes less than the hold time.
     primary.start().await?;
@@ -128,6 +128,7 @@ async fn two_writable(stage: Arc<Stage>) -> Outcome {
     let sandbox = stage.sandbox().await?;
     let second = sandbox.replicas()[1].clone();
     let traffic = reads(&stage).await?;
+    let mut client = stage.client().await?;
     second.run(&["STOP REPLICA", "RESET REPLICA ALL"]).await?;
     second.set_read_only(false).await?;
     let proxy = stage.proxy().await?;
@@ -135,7 +136,6 @@ async fn two_writable(stage: Arc<Stage>) -> Outcome {
         proxy.status().await.is_ok_and(|status| status["primary"].is_null())
     })
     .await;
-    let mut client = stage.client().await?;
     assert!(is_refused(client.query_drop("REPLACE INTO held VALUES (4)").await)?);
     let status = proxy.status().await?.to_string();
     assert!(status.contains("writable"), "the status does not say why: {status}");
