@@ -55,8 +55,6 @@ pub enum RelayError {
     Server { error: io::Error, answered: bool },
     /// The first packet was an error that this relay was asked to hold back.
     HeldBack(ClientError),
-    /// The command is larger than servers take.
-    TooLarge { size: usize, limit: usize },
     /// LOCAL INFILE was asked for by a statement that does not load a file.
     UnexpectedInfile,
     /// The command is longer than servers take; some of it has been sent.
