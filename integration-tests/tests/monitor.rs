@@ -1,5 +1,7 @@
 //! The monitor sees what becomes of the servers within half a second, says why, and never invents a primary.
 
+#![allow(clippy::print_stdout, reason = "says how long each change took to be seen")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

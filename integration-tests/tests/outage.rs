@@ -138,7 +138,7 @@ async fn two_writable(stage: Arc<Stage>) -> Outcome {
     .await;
     assert!(is_refused(client.query_drop("REPLACE INTO held VALUES (4)").await)?);
     let status = proxy.status().await?.to_string();
-    assert!(status.contains("writable"), "the status does not say why: {status}");
+    assert!(status.contains("accept writes"), "the status does not say why: {status}");
     goes_on(&traffic).await;
     second.set_read_only(true).await?;
     second.replicate_from(sandbox.primary(), false).await?;

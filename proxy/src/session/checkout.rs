@@ -81,9 +81,10 @@ impl Session {
 
     /// The held connection, if it is to this server; another one goes back, because nothing pins it any more.
     fn take_held(&mut self, server: ServerId) -> Option<Box<ServerConnection>> {
-        let held = self.held.take()?;
+        let mut held = self.held.take()?;
         if held.server == server {
-            return Some(held);
+            // It was kept for what the previous statement left; meanwhile the server may have gone.
+            return held.is_quiet().then_some(held);
         }
         self.release(held);
         None
