@@ -82,7 +82,6 @@ impl Draft {
     pub(super) fn surveyed(mut self, survey: &Survey) -> Self {
         self.effects |= survey.effects & EFFECTS_ANYWHERE;
         self.needs |= survey.needs;
-        self.cacheable &= !survey.literals_matter;
         self
     }
 
@@ -92,7 +91,6 @@ impl Draft {
         draft.reason = format!("`{}` {}", text.shown(objection.token), objection.why);
         draft.effects |= survey.effects;
         draft.needs |= survey.needs;
-        draft.cacheable = !survey.literals_matter;
         draft
     }
 

@@ -9,7 +9,6 @@ mod connection;
 mod mode;
 mod observe;
 mod pins;
-mod record;
 mod replayable;
 mod sql;
 
@@ -171,7 +170,7 @@ impl SessionState {
     }
 
     fn characteristic(&self, which: &str) -> Option<&str> {
-        let name = record::characteristic_name(self.flavour(), which);
+        let name = observe::characteristic_name(self.flavour(), which);
         self.replayable.setting(name).map(|setting| &*setting.value)
     }
 
