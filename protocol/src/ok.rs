@@ -171,7 +171,8 @@ fn next_change<'a>(reader: &mut Reader<'a>) -> Result<SessionChange<'a>, Malform
             SessionChange::SystemVariable { name: body.lenenc_bytes()?, value: body.lenenc_bytes()? }
         }
         TRACK_SCHEMA => SessionChange::Schema(body.lenenc_bytes()?),
-        TRACK_STATE_CHANGE => SessionChange::StateChange(body.lenenc_bytes()? == b"1"),
+        // One letter, on some servers with its length in front.
+        TRACK_STATE_CHANGE => SessionChange::StateChange(body.rest().last() == Some(&b'1')),
         TRACK_GTIDS => {
             let _encoding = body.u8()?;
             SessionChange::Gtids(body.lenenc_bytes()?)
