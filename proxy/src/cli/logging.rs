@@ -12,8 +12,11 @@ pub(super) fn start(settings: &Log) {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    // What libraries say below a warning is of use to their authors only.
-    let ours = format!("warn,pointsman={level},pointsman_router={level},pointsman_protocol={level}");
+    // What libraries say below a warning is of use to their authors only; and rustls warns of every client that names
+    // an IP address as the server's name, as command lines do.
+    let ours = format!(
+        "warn,rustls::msgs=error,pointsman={level},pointsman_router={level},pointsman_protocol={level}"
+    );
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(ours));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match settings.format {
