@@ -57,8 +57,9 @@ impl Proxy {
             sandbox.configuration(),
             format!("[listen.rw]\naddress = \"127.0.0.1:{}\"", rw.number()),
             format!("[listen.ro]\naddress = \"127.0.0.1:{}\"", ro.number()),
-            format!("[admin]\naddress = \"127.0.0.1:{}\"", admin.number()),
             format!("[coordination]\nstate_dir = \"{}\"", directory.join("state").display()),
+            // Last, so that `tables` may begin with more keys of it.
+            format!("[admin]\naddress = \"127.0.0.1:{}\"", admin.number()),
             tables.to_owned(),
         ]
         .join("\n");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pointsman_router::discover::{Discovery, Observation, SemiSync};
 use pointsman_router::topology::{Role, ServerId, State, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::clock::Clock;
 
@@ -180,8 +180,11 @@ fn log_changes(old: &Topology, new: &Topology) {
         metrics::counter!("pointsman_server_state_changes_total", "server" => server.name.clone(), "to" => state)
             .increment(1);
         match server.state {
+            State::Unknown => {
+                debug!(server = server.name, role, state, reason = server.reason, "server changed")
+            }
             State::Online | State::Draining => info!(server = server.name, role, state, "server changed"),
-            State::Lagging | State::Excluded | State::Down | State::Unknown => {
+            State::Lagging | State::Excluded | State::Down => {
                 warn!(server = server.name, role, state, reason = server.reason, "server changed");
             }
         }

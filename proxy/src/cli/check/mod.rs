@@ -22,7 +22,7 @@ use self::inspect::{InspectError, Inspected, inspect};
 use super::exit::{Exit, Failure, Outcome};
 use super::output::{Format, note};
 use super::settings::SettingsArgs;
-use crate::cluster::ServiceAccount;
+use crate::cluster::{ConnectionError, ServiceAccount};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -172,7 +172,7 @@ fn non_transactional(server: &Inspected) -> Option<Finding> {
     Some(Finding::new(&server.name, Level::Warning, "tables", message).with(fix))
 }
 
-/// Runs what is safe to run, after asking.
+/// Runs what is safe to run, after asking; what a server refuses keeps nothing else from being run.
 async fn fix(
     config: &Config,
     account: &ServiceAccount,
@@ -187,20 +187,31 @@ async fn fix(
     if !yes {
         confirm(&safe)?;
     }
+    let mut refused = 0;
     for server in &config.servers {
-        let statements = safe.iter().filter(|finding| finding.server == server.name);
-        let statements: Vec<_> = statements.flat_map(|finding| &finding.fix.sql).collect();
+        let of_server = safe.iter().filter(|finding| finding.server == server.name);
+        let statements: Vec<_> = of_server.flat_map(|finding| &finding.fix.sql).collect();
         if statements.is_empty() {
             continue;
         }
-        let failed = |error: crate::cluster::ConnectionError| {
-            Failure::new(Exit::HalfWay, format!("{}: {error}", server.name))
-        };
-        let mut connection = account.connect(&server.address, LIMIT).await.map_err(failed)?;
+        let lost = |error| Failure::new(Exit::HalfWay, format!("{}: {error}", server.name));
+        let mut connection = account.connect(&server.address, LIMIT).await.map_err(lost)?;
         for statement in statements {
-            connection.run(statement, LIMIT).await.map_err(failed)?;
-            note(&format!("{}: {statement}", server.name));
+            match connection.run(statement, LIMIT).await {
+                Ok(()) => note(&format!("{}: done: {statement}", server.name)),
+                Err(error @ ConnectionError::Server { .. }) => {
+                    refused += 1;
+                    note(&format!("{}: refused: {statement}: {error}", server.name));
+                }
+                Err(error) => return Err(lost(error)),
+            }
         }
+    }
+    if refused > 0 {
+        return Err(Failure::new(
+            Exit::HalfWay,
+            format!("{refused} statements were refused; the rest is done"),
+        ));
     }
     Ok(())
 }
