@@ -82,6 +82,7 @@ impl Draft {
     pub(super) fn surveyed(mut self, survey: &Survey) -> Self {
         self.effects |= survey.effects & EFFECTS_ANYWHERE;
         self.needs |= survey.needs;
+        self.cacheable &= !survey.literals_matter;
         self
     }
 
@@ -91,6 +92,7 @@ impl Draft {
         draft.reason = format!("`{}` {}", text.shown(objection.token), objection.why);
         draft.effects |= survey.effects;
         draft.needs |= survey.needs;
+        draft.cacheable = !survey.literals_matter;
         draft
     }
 

@@ -82,7 +82,7 @@ pub(super) fn precedes_parenthesis(flavour: Flavour, lower: &[u8]) -> bool {
 
 /// Words that MariaDB takes for names of functions, unless they stand behind a literal or a parenthesis.
 pub(super) fn follows_operand(lower: &[u8]) -> bool {
-    matches!(lower, b"against" | b"columns")
+    matches!(lower, b"against" | b"columns" | b"escape")
 }
 
 /// Functions that are called without parentheses, and whose answer is not the same everywhere at all times.

@@ -34,6 +34,7 @@ fn proven(found: &Survey, text: &Text<'_>) -> Draft {
     let mut draft = Draft::new(Kind::Read, target, reason);
     draft.effects = found.effects;
     draft.needs = found.needs;
+    draft.cacheable = !found.literals_matter;
     draft
 }
 
@@ -84,7 +85,8 @@ pub(super) fn analyze(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
 
 /// Whether a statement is a query by its first word.
 pub(super) fn begins_query(text: &Text<'_>) -> bool {
-    text.is_any(0, &["select", "with", "table", "values"]) || text.symbol(0, b'(')
+    let first = (0..text.len()).find(|at| !text.symbol(*at, b'('));
+    first.is_some_and(|at| text.is_any(at, &["select", "with", "table", "values"]))
 }
 
 /// Where the explained statement or table begins, and whether ANALYZE stands before it.
@@ -113,6 +115,6 @@ fn describe_table(inner: &Text<'_>, catalogue: &Catalogue) -> Draft {
     let found = survey(inner, catalogue);
     match found.worst() {
         Some(objection) => Draft::objected(&objection, &found, inner),
-        None => Draft::new(Kind::Read, Target::Replica, "describes a table"),
+        None => Draft::new(Kind::Read, Target::Replica, "describes a table").surveyed(&found),
     }
 }

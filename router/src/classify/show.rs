@@ -88,7 +88,7 @@ fn of_data(rest: &Text<'_>, catalogue: &Catalogue) -> Draft {
     let found = survey(rest, catalogue);
     match found.worst() {
         Some(objection) => Draft::objected(&objection, &found, rest),
-        None => Draft::new(Kind::Read, Target::Replica, "asks about definitions"),
+        None => Draft::new(Kind::Read, Target::Replica, "asks about definitions").surveyed(&found),
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Survey {
     pub(super) reads_tables: bool,
     /// Functions are called.
     pub(super) calls: bool,
+    /// The value of a literal decided.
+    pub(super) literals_matter: bool,
 }
 
 /// Why a statement is not a pure read, or not one that any server can answer.
@@ -252,7 +254,9 @@ impl Walk<'_> {
             return;
         }
         self.found.calls = true;
-        if let Some(special) = special::function(lower, !self.text.symbol(at + 2, b')')) {
+        if matches!(lower, b"extractvalue" | b"updatexml") && self.has_plain_path(at + 1) {
+            self.found.literals_matter = true;
+        } else if let Some(special) = special::function(lower, !self.text.symbol(at + 2, b')')) {
             self.special(at, special);
         } else if self.catalogue.functions.contains(lower) {
             self.found.needs |= Needs::STOPPED_BY_READ_ONLY;
@@ -263,6 +267,15 @@ impl Walk<'_> {
         } else if !self.names_columns(at) {
             self.unknown_function(at, "calls a function that is not known to be pure");
         }
+    }
+
+    /// Whether the second argument is a string that names no user variable. Others may: `'//a[$@v]'`.
+    fn has_plain_path(&self, open: usize) -> bool {
+        let Some(close) = self.text.close_of(open) else { return false };
+        let arguments = Text { tokens: &self.text.tokens[open + 1..close], ..*self.text }.split(b',');
+        arguments.get(1).is_some_and(|path| {
+            path.len() == 1 && path.kind(0) == Some(TokenKind::Text) && !path.bytes(0).contains(&b'$')
+        })
     }
 
     /// Whether no expression can begin at `at`: behind a literal, a parenthesis, or `MATCH name, name`.

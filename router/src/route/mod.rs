@@ -3,6 +3,7 @@
 //! The rule behind all of it: the primary, unless the statement is proven to be a pure read and a replica is
 //! known, or will be made to have seen, what the session has to see.
 
+mod held;
 mod read;
 mod refusal;
 mod rules;
@@ -18,8 +19,8 @@ pub use rules::Rules;
 
 use crate::balance::Balancer;
 use crate::gtid::GtidSet;
-use crate::intent::{Effects, Hint, Intent, Kind, Needs, Target};
-use crate::session::{Pins, SessionState, Transaction};
+use crate::intent::{Hint, Intent, Kind, Needs, Target};
+use crate::session::{Pins, SessionState};
 use crate::topology::{ServerId, State, Topology};
 
 /// Why a decision is what it is, as one short phrase; borrowed, so that telling it costs nothing.
@@ -109,7 +110,7 @@ pub fn route(
         return Decision::Refuse(refusal);
     }
     if let Some(server) = request.pinned
-        && let Some(decision) = pinned(request, topology, server)
+        && let Some(decision) = held::on(request, topology, server)
     {
         return decision;
     }
@@ -126,75 +127,6 @@ enum Place {
     /// Any server gives the same answer.
     Anywhere,
     Replica(Why),
-}
-
-fn pinned(request: &Request<'_>, topology: &Topology, server: ServerId) -> Option<Decision> {
-    let intent = request.intent;
-    let pins = request.session.pins() - Pins::FLEETING;
-    let asks_back = intent.kind == Kind::Diagnostics || intent.needs.contains(Needs::DIAGNOSTICS);
-    if pins.is_empty() {
-        // What is left of the previous statement binds only who asks for it.
-        return asks_back.then_some(Decision::Pinned);
-    }
-    if topology.primary == Some(server) || request.listener_read_only || asks_back {
-        return Some(Decision::Pinned);
-    }
-    match request.session.transaction() {
-        Transaction::ReadOnly => Some(in_read_only_transaction(request)),
-        Transaction::ReadWrite => Some(Decision::Pinned),
-        // A cursor or long data lies on a replica.
-        Transaction::None if may_run_on_replica(request) || intent.target == Target::SameAsTransaction => {
-            Some(Decision::Pinned)
-        }
-        Transaction::None => {
-            Some(Decision::LeaveReplica { reason: "the session's connection is to a replica".into() })
-        }
-    }
-}
-
-/// A READ ONLY transaction on a replica: the server refuses writes by itself, with 1792, whoever the account is.
-/// It does not refuse what commits first, what locks, and procedures, which may do anything.
-fn in_read_only_transaction(request: &Request<'_>) -> Decision {
-    let intent = request.intent;
-    let ends = intent.effects.contains(Effects::IMPLICIT_COMMIT)
-        || matches!(
-            intent.kind,
-            Kind::Begin | Kind::BeginReadOnly | Kind::Ddl | Kind::Administration | Kind::Multi
-        )
-        || intent.effects.intersects(Effects::LOCK_TABLES | Effects::GLOBAL_READ_LOCK);
-    if ends {
-        return Decision::LeaveReplica { reason: "ends a READ ONLY transaction on a replica".into() };
-    }
-    let leaves = Pins::of(intent.effects) - Pins::FLEETING;
-    let stays = match intent.kind {
-        Kind::Read
-        | Kind::UnprovenRead
-        | Kind::Write
-        | Kind::TemporaryTable
-        | Kind::LoadLocal
-        | Kind::Savepoint
-        | Kind::Commit
-        | Kind::Rollback
-        | Kind::Set
-        | Kind::SetTransaction
-        | Kind::Use
-        | Kind::Diagnostics
-        | Kind::ServerQuestion
-        | Kind::Lock
-        | Kind::Xa
-        | Kind::Kill
-        | Kind::Empty => (leaves - Pins::TEMPORARY_TABLE).is_empty(),
-        Kind::Begin
-        | Kind::BeginReadOnly
-        | Kind::Ddl
-        | Kind::TextPrepare
-        | Kind::Handler
-        | Kind::Call
-        | Kind::Administration
-        | Kind::Multi
-        | Kind::Unknown => false,
-    };
-    if stays { Decision::Pinned } else { Decision::Refuse(refusal::needs_primary_in_read_only_transaction()) }
 }
 
 fn place(request: &Request<'_>, topology: &Topology) -> Place {
@@ -229,15 +161,6 @@ fn place(request: &Request<'_>, topology: &Topology) -> Place {
         Some((RuleTarget::Primary, name)) => Place::Primary(format!("rule {name}").into()),
         Some((RuleTarget::Replica, name)) => Place::Replica(format!("rule {name}").into()),
         None => Place::Replica("pure read".into()),
-    }
-}
-
-/// Whether the statement is one that a replica may be given at all.
-fn may_run_on_replica(request: &Request<'_>) -> bool {
-    match request.intent.target {
-        Target::Any => true,
-        Target::Replica => keeps_on_primary(request).is_none(),
-        Target::Primary | Target::Session | Target::SameAsTransaction => false,
     }
 }
 

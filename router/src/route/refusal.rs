@@ -23,6 +23,7 @@ impl Refusal {
 /// server, which drivers know.
 pub(super) fn on_read_only_listener(request: &Request<'_>, topology: &Topology) -> Option<Refusal> {
     let intent = request.intent;
+    let proven = matches!(intent.target, Target::Replica | Target::Any);
     let harmless = match intent.kind {
         Kind::Read
         | Kind::Begin
@@ -30,13 +31,11 @@ pub(super) fn on_read_only_listener(request: &Request<'_>, topology: &Topology) 
         | Kind::Commit
         | Kind::Rollback
         | Kind::Savepoint
-        | Kind::Set
-        | Kind::SetTransaction
-        | Kind::Use
         | Kind::Diagnostics
         | Kind::ServerQuestion
-        | Kind::Kill
         | Kind::Empty => true,
+        // SET GLOBAL and a server's own connection ids are meant for the primary.
+        Kind::Set | Kind::SetTransaction | Kind::Use | Kind::Kill => intent.target != Target::Primary,
         // The replica itself stops what would write.
         Kind::UnprovenRead => request.stopped_by_read_only && !intent.effects.contains(Effects::USER_LOCK),
         Kind::Write
@@ -50,7 +49,7 @@ pub(super) fn on_read_only_listener(request: &Request<'_>, topology: &Topology) 
         | Kind::LoadLocal
         | Kind::Administration
         | Kind::Multi
-        | Kind::Unknown => false,
+        | Kind::Unknown => proven,
     };
     let stopped = !intent.needs.contains(Needs::STOPPED_BY_READ_ONLY) || request.stopped_by_read_only;
     let locks =

@@ -9,6 +9,7 @@ mod connection;
 mod mode;
 mod observe;
 mod pins;
+mod record;
 mod replayable;
 mod sql;
 
@@ -170,7 +171,7 @@ impl SessionState {
     }
 
     fn characteristic(&self, which: &str) -> Option<&str> {
-        let name = observe::characteristic_name(self.flavour(), which);
+        let name = record::characteristic_name(self.flavour(), which);
         self.replayable.setting(name).map(|setting| &*setting.value)
     }
 

@@ -58,7 +58,20 @@ impl Pins {
         }
         pins
     }
+
+    /// What is no longer there after a statement with these effects.
+    pub(super) fn ended_by(effects: Effects) -> Self {
+        let ended = ENDED.iter().filter(|(effect, _)| effects.contains(*effect));
+        ended.fold(Self::empty(), |all, (_, pins)| all | *pins)
+    }
 }
+
+/// Which effects end which pins.
+const ENDED: [(Effects, Pins); 3] = [
+    (Effects::UNLOCK_TABLES, Pins::LOCK_TABLES.union(Pins::GLOBAL_READ_LOCK)),
+    (Effects::GLOBAL_READ_UNLOCK, Pins::GLOBAL_READ_LOCK),
+    (Effects::USER_LOCKS_RELEASED, Pins::USER_LOCK),
+];
 
 /// Which effects leave which pins.
 const LEFT_BEHIND: [(Effects, Pins); 11] = [

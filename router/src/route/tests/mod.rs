@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pointsman_config::{Balance, NoReplica, Rule};
 
 use super::*;
-use crate::intent::{Action, Flavour, Reason};
+use crate::intent::{Action, Effects, Flavour, Reason};
 use crate::session::{Fresh, Observed};
 use crate::topology::{Role, ServerView};
 

@@ -165,6 +165,7 @@ fn the_read_only_listener_never_leaves_the_replicas() {
     check(kind(Kind::ServerQuestion), "server 1");
     check(kind(Kind::UnprovenRead), "server 1");
     check(Case::read().no_primary(), "server 1");
+    check(Case::new(Kind::Multi, Target::Replica), "server 1");
     let text = "refuse 1290: The MariaDB server is running with the --read-only option so it cannot execute this statement";
     check(Case::write(), text);
     for refused in [
@@ -189,6 +190,8 @@ fn the_read_only_listener_never_leaves_the_replicas() {
         "refuse 1290",
     );
     check(kind(Kind::UnprovenRead).effects(Effects::USER_LOCK), "refuse 1290");
+    check(kind(Kind::Set), "refuse 1290");
+    check(kind(Kind::Kill), "refuse 1290");
     // Also in a transaction, where the session is bound to its replica.
     let open = Observed { server: FIRST, in_transaction: true, ..ok() };
     let begun = |case: Case| case.observed(Kind::Begin, open).with(|case| case.pinned = Some(FIRST));

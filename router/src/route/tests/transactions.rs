@@ -52,7 +52,6 @@ fn read_only_transactions_run_on_one_replica() {
     check(Kind::Commit, nothing, "pinned");
     check(Kind::Rollback, nothing, "pinned");
     check(Kind::Savepoint, nothing, "pinned");
-    check(Kind::Set, nothing, "pinned");
     check(Kind::Xa, nothing, "pinned");
     check(Kind::ServerQuestion, nothing, "pinned");
     // These end the transaction by themselves.
@@ -62,6 +61,7 @@ fn read_only_transactions_run_on_one_replica() {
     check(Kind::Administration, nothing, "leave");
     check(Kind::Lock, Effects::LOCK_TABLES, "leave");
     check(Kind::Set, Effects::IMPLICIT_COMMIT | Effects::AUTOCOMMIT_CHANGED, "leave");
+    check(Kind::Multi, Effects::MAY_COMMIT, "leave");
     // These do not, and would act on the replica or bind the session to it.
     check(Kind::Call, Effects::UNKNOWN_STATE, "refuse 1235");
     check(Kind::UnprovenRead, Effects::USER_LOCK, "refuse 1235");
@@ -69,6 +69,20 @@ fn read_only_transactions_run_on_one_replica() {
     check(Kind::TextPrepare, Effects::TEXT_PREPARE, "refuse 1235");
     check(Kind::Handler, Effects::HANDLER_OPEN, "refuse 1235");
     check(Kind::Unknown, nothing, "refuse 1235");
+    check(Kind::Set, nothing, "refuse 1235");
+    check(Kind::Kill, nothing, "refuse 1235");
+    check(Kind::Multi, nothing, "refuse 1235");
+    // What changes only the session, or reads several times.
+    let check = |kind, target, expected: &str| {
+        Case::new(kind, target).in_read_only_transaction(FIRST).check(expected);
+    };
+    check(Kind::Set, Target::Session, "pinned");
+    check(Kind::Use, Target::Session, "pinned");
+    check(Kind::Multi, Target::Replica, "pinned");
+    Case::new(Kind::Multi, Target::Replica)
+        .effects(Effects::MAY_COMMIT)
+        .in_read_only_transaction(FIRST)
+        .check("pinned");
     // On the primary there is no such trouble.
     Case::new(Kind::Call, Target::Primary).in_read_only_transaction(PRIMARY).check("pinned");
 }

@@ -65,6 +65,9 @@ fn what_cannot_be_made_again_pins() {
         (with(Kind::UnprovenRead, Effects::USER_LOCK), ok(), &["user-lock"]),
         (with(Kind::UnprovenRead, Effects::USER_LOCKS_RELEASED), ok(), &[]),
     ]);
+    // Of several statements in one packet, nobody knows which came last.
+    let both = Effects::UNLOCK_TABLES | Effects::LOCK_TABLES;
+    check(&[(with(Kind::Multi, both), ok(), &["lock-tables"])]);
     let prepare = with(Kind::TextPrepare, Effects::TEXT_PREPARE);
     let deallocate = with(Kind::TextPrepare, Effects::TEXT_DEALLOCATE);
     check(&[
