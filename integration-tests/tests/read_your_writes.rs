@@ -172,4 +172,4 @@ const PAIRS: u64 = 10_000;
 const CLIENTS: u64 = 50;
 const POOL_CLIENTS: u64 = 20;
 const MONOTONIC_WRITES: u64 = 1000;
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(120);

@@ -37,11 +37,14 @@ pub struct Candidate {
 }
 
 /// What is under way on one server and how fast it has been.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Load {
     outstanding: u32,
     /// Moving average of the latency in microseconds; none before the first answer.
     latency: Option<f64>,
+    /// How much of `latency` still counts: one slow answer must not keep a server idle, and so unmeasured, for
+    /// long. All of it after an answer, less with every read that went elsewhere.
+    memory: f64,
     /// How far smooth weighted round robin owes this server turns.
     credit: i64,
 }
@@ -83,7 +86,9 @@ impl Balancer {
         self.abandoned(id);
         if let Some(load) = self.load_mut(id) {
             let micros = latency.as_secs_f64() * 1e6;
-            load.latency = Some(load.latency.map_or(micros, |known| known + (micros - known) * LATENCY_GAIN));
+            let gain = LATENCY_GAIN.max(1.0 - load.memory);
+            load.latency = Some(load.latency.map_or(micros, |known| known + (micros - known) * gain));
+            load.memory = 1.0;
         }
     }
 
@@ -101,15 +106,22 @@ impl Balancer {
 
     /// Draws with a probability that falls with the square of the expected finish time, so that a slow or stuck
     /// server is left with a trickle that tells when it has recovered.
-    fn adaptive(&self, choice: &Choice<'_>) -> Option<ServerId> {
+    fn adaptive(&mut self, choice: &Choice<'_>) -> Option<ServerId> {
         // A server that was never measured is taken to be as fast as the fastest.
         let fastest = choice.among().filter_map(|c| self.load(c.id).latency).fold(f64::INFINITY, f64::min);
         let unknown = if fastest.is_finite() { fastest } else { 1.0 };
-        choice.draw(|candidate, share| {
+        let picked = choice.draw(|candidate, share| {
             let load = self.load(candidate.id);
-            let finish = load.latency.unwrap_or(unknown).max(1.0) * f64::from(load.outstanding + 1);
+            let latency = load.latency.map_or(unknown, |known| (known * load.memory).max(unknown));
+            let finish = latency.max(1.0) * f64::from(load.outstanding + 1);
             share / (finish * finish)
-        })
+        });
+        for candidate in choice.among().filter(|c| Some(c.id) != picked) {
+            if let Some(load) = self.load_mut(candidate.id) {
+                load.memory *= KEPT_EACH_READ;
+            }
+        }
+        picked
     }
 
     /// The next one in the order of the configuration.
@@ -155,6 +167,12 @@ impl Balancer {
 
     fn load_mut(&mut self, id: ServerId) -> Option<&mut Load> {
         self.loads.get_mut(usize::from(id.0))
+    }
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { outstanding: 0, latency: None, memory: 1.0, credit: 0 }
     }
 }
 
@@ -221,6 +239,8 @@ impl<'a> Choice<'a> {
 
 /// How much one answer moves the moving average.
 const LATENCY_GAIN: f64 = 0.125;
+/// What is left of a server's latency after a read that went elsewhere: half of it after 32 of them.
+const KEPT_EACH_READ: f64 = 0.978_572;
 /// The share of its weight with which a server starts after it came back.
 const FIRST_SHARE: f64 = 0.05;
 
@@ -370,16 +390,8 @@ mod tests {
     }
 
     #[test]
-    fn adaptive_leaves_slow_and_stuck_servers_a_trickle() {
+    fn a_stuck_server_gets_nearly_nothing() {
         let candidates = [candidate(0, 100), candidate(1, 100)];
-        let mut slow = balancer(Balance::Adaptive);
-        for _ in 0..100 {
-            slow.finished(ServerId(0), Duration::from_micros(200));
-            slow.finished(ServerId(1), Duration::from_micros(2000));
-        }
-        let share = shares(&mut slow, &candidates, LONG_AFTER)[1];
-        assert!((1..=40).contains(&share), "ten times slower: {share}");
-
         let mut stuck = balancer(Balance::Adaptive);
         for _ in 0..20 {
             stuck.started(ServerId(1));
@@ -391,6 +403,35 @@ mod tests {
         }
         let share = shares(&mut stuck, &candidates, LONG_AFTER)[1];
         assert!((480..=520).contains(&share), "none outstanding any more: {share}");
+    }
+
+    #[test]
+    fn one_slow_answer_does_not_keep_a_server_idle() {
+        let candidates = [candidate(0, 100), candidate(1, 100)];
+        let mut balancer = balancer(Balance::Adaptive);
+        balancer.finished(ServerId(0), Duration::from_micros(300));
+        balancer.finished(ServerId(1), Duration::from_millis(10));
+        let mut answered = 0;
+        for random in numbers().take(400) {
+            let id = balancer.pick(&candidates, LONG_AFTER, random).unwrap();
+            balancer.finished(id, Duration::from_micros(300));
+            answered += u32::from(id == ServerId(1));
+        }
+        assert!((100..=200).contains(&answered), "{answered}");
+    }
+
+    #[test]
+    fn a_slow_server_stays_at_a_trickle() {
+        let candidates = [candidate(0, 100), candidate(1, 100)];
+        let mut balancer = balancer(Balance::Adaptive);
+        let mut answered = 0;
+        for random in numbers().take(10_000) {
+            let id = balancer.pick(&candidates, LONG_AFTER, random).unwrap();
+            let slow = id == ServerId(1);
+            balancer.finished(id, Duration::from_micros(if slow { 3000 } else { 300 }));
+            answered += u32::from(slow);
+        }
+        assert!((100..=500).contains(&answered), "{answered}");
     }
 
     #[test]
