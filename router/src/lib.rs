@@ -6,6 +6,7 @@
 pub mod balance;
 pub mod classify;
 pub mod discover;
+pub mod failover;
 pub mod gtid;
 pub mod intent;
 pub mod lag;

@@ -14,7 +14,8 @@ use std::time::Duration;
 use pointsman_config::{Config, Server};
 
 pub use self::observation::{
-    Channel, News, Observation, Receiver, Replication, Report, SemiSync, ThreadError, join_host_port,
+    Channel, EpochRow, News, Observation, Pulse, Receiver, Replication, Report, SemiSync, ThreadError,
+    join_host_port,
 };
 
 use self::divergence::Divergence;

@@ -56,6 +56,19 @@ pub struct Report {
     pub gtids: bool,
     pub replication: Replication,
     pub semi_sync: SemiSync,
+    /// Changes whenever the server, or its replication threads, may have been restarted: unapplied relay logs may
+    /// be gone since. Made from what can be seen of that, as the identities of the threads and of the connection.
+    pub incarnation: u64,
+    /// The newest row of the epoch table, if there is one.
+    pub epoch: Option<EpochRow>,
+}
+
+/// Pointsman's own row, the first transaction of each primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EpochRow {
+    pub epoch: u64,
+    /// The name of the primary of that epoch.
+    pub primary: String,
 }
 
 /// Where a server gets its transactions from.
@@ -89,6 +102,17 @@ pub struct Channel {
     pub delay: Duration,
     /// Whether some tables or schemas are left out by filters.
     pub filtered: bool,
+    /// Signs of life from the source while it writes nothing.
+    pub pulse: Option<Pulse>,
+}
+
+/// What a replica hears from its source in idle times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Changes with every heartbeat: MariaDB's counter, or MySQL's time of the last one.
+    pub beat: u64,
+    /// How often there should be one.
+    pub period: Duration,
 }
 
 /// The receiving (IO) thread of a channel.

@@ -99,5 +99,6 @@ fn channel(row: &Record) -> Result<Channel, GtidError> {
         received: GtidSet::parse(intent::Flavour::Mariadb, &row.text_or_empty(&["Gtid_IO_Pos"]))?,
         delay: Duration::from_secs(row.number(&["SQL_Delay"]).unwrap_or_default()),
         filtered: filters.iter().any(|name| row.text(&[name]).is_some_and(|text| !text.is_empty())),
+        ..Channel::default()
     })
 }

@@ -98,5 +98,6 @@ fn channel(row: &Record) -> Result<Channel, GtidError> {
         received: GtidSet::parse(intent::Flavour::Mysql, &row.text_or_empty(&["Retrieved_Gtid_Set"]))?,
         delay: Duration::from_secs(row.number(&["SQL_Delay"]).unwrap_or_default()),
         filtered: filters.iter().any(|name| row.text(&[name]).is_some_and(|text| !text.is_empty())),
+        ..Channel::default()
     })
 }

@@ -1,0 +1,63 @@
+//! What the controller takes from the configuration.
+
+use std::time::Duration;
+
+use pointsman_config::{Config, DataLoss, Durability, FailoverMode, Promotion};
+
+use super::record::ProxyId;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This proxy.
+    pub proxy: ProxyId,
+    /// In the order of the configuration: indexed by [`crate::topology::ServerId`].
+    pub servers: Vec<ServerSettings>,
+    pub mode: FailoverMode,
+    pub durability: Durability,
+    pub data_loss: DataLoss,
+    pub min_interval: Duration,
+    /// Zero is no limit.
+    pub max_per_hour: u32,
+    pub async_silence: Duration,
+    /// How long open transactions may take to end in a switchover.
+    pub transaction_timeout: Duration,
+    pub switchover_timeout: Duration,
+    pub lease: Duration,
+    /// Misses in a row that make silence.
+    pub failures: u32,
+}
+
+/// One server.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    pub name: String,
+    pub region: String,
+    pub zone: String,
+    pub promotion: Promotion,
+}
+
+impl Settings {
+    pub fn new(config: &Config, proxy: ProxyId) -> Self {
+        let server = |server: &pointsman_config::Server| ServerSettings {
+            name: server.name.clone(),
+            region: server.region.clone(),
+            zone: server.zone.clone(),
+            promotion: server.promotion,
+        };
+        Self {
+            proxy,
+            servers: config.servers.iter().map(server).collect(),
+            mode: config.failover.mode,
+            durability: config.failover.durability,
+            data_loss: config.failover.data_loss,
+            min_interval: config.failover.min_interval,
+            max_per_hour: config.failover.max_per_hour,
+            async_silence: config.failover.async_silence,
+            transaction_timeout: config.switchover.transaction_timeout,
+            switchover_timeout: config.switchover.timeout,
+            lease: config.coordination.lease,
+            failures: config.monitor.failures,
+        }
+    }
+}
