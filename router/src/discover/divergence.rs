@@ -11,7 +11,7 @@ const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
 
 /// What is known of a replica's transactions beyond the primary's.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Divergence {
+pub(crate) struct Divergence {
     /// Transactions of the replica that the primary has not shown, and since when.
     ahead: Option<(GtidSet, Duration)>,
     /// Where the replica stood when the primary's own position went back.
@@ -20,7 +20,7 @@ pub(super) struct Divergence {
 
 impl Divergence {
     /// Compares with a report of the primary that was asked for after the replica's report had come.
-    pub(super) fn compare(&mut self, replica: &GtidSet, primary: &GtidSet, now: Duration) {
+    pub(crate) fn compare(&mut self, replica: &GtidSet, primary: &GtidSet, now: Duration) {
         if self.stranded_at.as_ref().is_some_and(|at| !replica.contains(at)) {
             self.stranded_at = None;
         }
@@ -37,7 +37,7 @@ impl Divergence {
 
     /// The primary's position went back to before what this replica holds: equal numbers mean different
     /// transactions from now on, until the replica is set up anew.
-    pub(super) fn strand(&mut self, replica: &GtidSet) {
+    pub(crate) fn strand(&mut self, replica: &GtidSet) {
         if !replica.is_empty() {
             self.stranded_at = Some(replica.clone());
         }
@@ -46,7 +46,7 @@ impl Divergence {
     /// Why the replica must not be read from, if so.
     ///
     /// `lossless` names a primary that shows transactions only after its replicas have acknowledged them.
-    pub(super) fn verdict(&self, now: Duration, lossless: Option<&str>) -> Option<String> {
+    pub(crate) fn verdict(&self, now: Duration, lossless: Option<&str>) -> Option<String> {
         if let Some(at) = &self.stranded_at {
             return Some(format!("the primary's position was reset; this replica still stands at {at}"));
         }

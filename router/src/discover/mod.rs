@@ -18,7 +18,7 @@ pub use self::observation::{
     join_host_port,
 };
 
-use self::divergence::Divergence;
+pub(crate) use self::divergence::Divergence;
 use self::health::Health;
 use self::roles::{Primary, Seen, Sources};
 use self::verdict::Standing;

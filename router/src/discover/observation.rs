@@ -56,8 +56,9 @@ pub struct Report {
     pub gtids: bool,
     pub replication: Replication,
     pub semi_sync: SemiSync,
-    /// Changes whenever the server, or its replication threads, may have been restarted: unapplied relay logs may
-    /// be gone since. Made from what can be seen of that, as the identities of the threads and of the connection.
+    /// The life of the server and of its applying thread: another number after either was restarted, because
+    /// relay logs that were not applied may be gone then; the receiving thread plays no part in it. Every proxy
+    /// must find the same number for the same life. Zero: the same as in the report before.
     pub incarnation: u64,
     /// The newest row of the epoch table, if there is one.
     pub epoch: Option<EpochRow>,

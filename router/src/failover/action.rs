@@ -67,7 +67,7 @@ pub enum Step {
     /// report's `received` then is what was applied.
     WaitApplied { position: GtidSet },
     /// Stop and forget replication, take the semi-sync role of a source (before anything else is possible), close
-    /// the binary log. The server stays read-only.
+    /// the binary log. The server stays read-only. Brings a report.
     Promote { lossless: bool, wait_for: u32 },
     /// Write the row of this epoch as the service account, while the server is still read-only; ends only when the
     /// transaction is acknowledged, so it proves that acknowledgements flow.
@@ -96,11 +96,12 @@ pub enum Step {
 /// What sessions do with writes. Reads go on all the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// Writes go to `primary`, over connections of `epoch` only.
-    Writes { primary: ServerId, epoch: u64 },
-    /// Connections of epochs before `epoch` are dropped at once, in a way that no late OK can reach a client, and
-    /// new writes wait. Answered by `Event::Held` when that is so.
-    Hold { epoch: u64, reason: String },
+    /// Writes go to `primary`, over connections of `epoch` only. With `until`, an OK that has not been forwarded by
+    /// then, on the process's clock, must not be any more: its outcome is unknown.
+    Writes { primary: ServerId, epoch: u64, until: Option<Duration> },
+    /// New writes and transactions wait. Those that run may end within `grace`; then connections of epochs before
+    /// `epoch` are dropped, in a way that no late OK can reach a client. Answered by `Event::Held` when that is so.
+    Hold { epoch: u64, grace: Duration, reason: String },
     /// As `Hold`, and it will not end by itself: why, for the error text and for status.
     ReadsOnly { epoch: u64, reason: String },
 }

@@ -1,48 +1,137 @@
-//! The controller of one proxy.
+//! The controller of one proxy: what it knows, and the order in which an event is worked through.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::action::{Action, Service};
-use super::event::Event;
-use super::record::{Record, Revision};
+use super::acting::Acting;
+use super::action::{Action, Level, Note, Service, Step, StepId, StepOrder};
+use super::coordination::Coordination;
+use super::event::{Alive, Event, Heartbeat, Mark, Outcome, StepError};
+use super::plan::RequestId;
+use super::record::{Phase, ProxyId, Record, Revision};
 use super::settings::Settings;
 use super::verdict::Verdict;
+use super::watch::Watch;
+use super::{FROZEN_AFTER, STEP_EXPIRES, STEP_TIMEOUT, TICK_ACTING, TICK_IDLE};
+use crate::topology::ServerId;
 
 /// Decides, for one proxy, who takes writes. See [`super`].
 #[derive(Debug)]
 pub struct Controller {
-    settings: Settings,
-    revision: Revision,
-    record: Option<Record>,
-    verdict: Verdict,
-    service: Service,
+    pub(super) settings: Settings,
+    pub(super) now: Duration,
+    pub(super) started: Duration,
+    pub(super) watches: Vec<Watch>,
+    pub(super) coordination: Coordination,
+    pub(super) peers: BTreeMap<ProxyId, Peer>,
+    pub(super) verdict: Verdict,
+    /// Since when the verdict has had its name.
+    pub(super) verdict_since: Duration,
+    pub(super) heartbeat: Option<Heartbeat>,
+    /// What this proxy does while the record names it as the actor.
+    pub(super) acting: Option<Acting>,
+    /// Steps outside of a change of the primary, one for each server.
+    pub(super) upkeep: BTreeMap<ServerId, Upkeep>,
+    pub(super) service: Service,
+    /// What the data plane has confirmed: no OK from before this epoch, and the mark.
+    pub(super) held: Option<(u64, Mark)>,
+    pub(super) said_alive: Option<(Duration, Alive)>,
+    /// Why the primary is not replaced although there is reason to.
+    pub(super) refusal: Option<String>,
+    /// The newest epoch whose row this proxy has seen to outside of a promotion.
+    pub(super) epoch_row_written: u64,
+    /// By name of the server: which maintenance, and until when on this process's clock.
+    pub(super) maintenance_until: BTreeMap<String, (u64, Duration)>,
+    /// Requests that wait for the end of the change that they have begun.
+    pub(super) waiting: Vec<RequestId>,
+    /// Said already, so that it is not said at every tick.
+    pub(super) noted: BTreeSet<String>,
+    pub(super) probed: Duration,
+    pub(super) steps: u64,
+    pub(super) swaps: u64,
+    pub(super) out: Vec<Action>,
+}
+
+/// Another proxy.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    pub(super) alive: Alive,
+    pub(super) heard: Option<Duration>,
+    pub(super) fenced: Option<(u64, Mark)>,
+}
+
+/// A step in flight, or the time before the next one, for a server outside of a change of the primary.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    pub(super) flight: Option<(StepId, Step)>,
+    pub(super) not_before: Duration,
 }
 
 impl Controller {
     pub fn new(settings: Settings) -> Self {
+        let watches = settings.servers.iter().map(|_| Watch::default()).collect();
         Self {
             settings,
-            revision: Revision::default(),
-            record: None,
+            now: Duration::ZERO,
+            started: Duration::MAX,
+            watches,
+            coordination: Coordination::default(),
+            peers: BTreeMap::new(),
             verdict: Verdict::Alive,
-            service: Service::Hold { epoch: 0, reason: "the coordinator has not been read yet".into() },
+            verdict_since: Duration::ZERO,
+            heartbeat: None,
+            acting: None,
+            upkeep: BTreeMap::new(),
+            service: Service::Hold {
+                epoch: 0,
+                grace: Duration::ZERO,
+                reason: "the coordinator has not been read yet".into(),
+            },
+            held: None,
+            said_alive: None,
+            refusal: None,
+            epoch_row_written: 0,
+            maintenance_until: BTreeMap::new(),
+            waiting: Vec::new(),
+            noted: BTreeSet::new(),
+            probed: Duration::ZERO,
+            steps: 0,
+            swaps: 0,
+            out: Vec::new(),
         }
     }
 
     /// Takes one event at `now`, on the process's clock, and says what to do. `now` never goes back.
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
-        let _ = (event, now, &self.settings);
-        Vec::new()
+        if self.started == Duration::MAX {
+            self.started = now;
+            self.now = now;
+            self.out.push(Action::ReadRecord);
+        }
+        let pause = now.saturating_sub(self.now);
+        self.now = self.now.max(now);
+        if pause > FROZEN_AFTER {
+            self.wake_up(pause);
+        }
+        self.take(event);
+        self.judge();
+        self.decide();
+        self.tell_peers();
+        self.serve();
+        std::mem::take(&mut self.out)
     }
 
     /// When to send the next [`Event::Tick`], at the latest.
-    pub fn deadline(&self) -> Option<Duration> {
-        None
+    pub fn deadline(&self) -> Duration {
+        let busy = self.acting.is_some()
+            || self.verdict != Verdict::Alive
+            || self.primary().is_some_and(|id| self.watch(id).is_some_and(|watch| watch.misses > 0));
+        self.now + if busy { TICK_ACTING } else { TICK_IDLE }
     }
 
     /// The record as this proxy knows it, and its revision.
     pub fn record(&self) -> Option<(&Record, Revision)> {
-        self.record.as_ref().map(|record| (record, self.revision))
+        self.coordination.record.as_ref().map(|record| (record, self.coordination.revision))
     }
 
     /// What is thought of the primary.
@@ -54,4 +143,203 @@ impl Controller {
     pub fn service(&self) -> &Service {
         &self.service
     }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Tick => {}
+            Event::Observed(observation) => self.observed(observation),
+            Event::Heartbeat { server, outcome } => {
+                if self.primary() == Some(server) {
+                    self.heartbeat = Some(outcome);
+                }
+            }
+            Event::Read(read) => self.take_read(*read),
+            Event::Changed { revision, record } => self.learn_record(revision, *record),
+            Event::Swapped { id, outcome } => self.take_swap(id, outcome),
+            Event::CoordinatorLost { reason } => self.coordination.lost = Some(reason),
+            Event::StepDone { id, result } => self.step_done(id, result),
+            Event::Held { epoch, mark } => self.held = Some((epoch, mark)),
+            Event::Peer { from, message } => self.take_message(from, message),
+            Event::Request { id, request } => self.take_request(id, request),
+        }
+    }
+
+    fn observed(&mut self, observation: crate::discover::Observation) {
+        let server = observation.server;
+        let primary = self.primary();
+        let position = primary
+            .filter(|id| *id != server)
+            .and_then(|id| self.watch(id))
+            .and_then(|watch| watch.report.as_ref().map(|report| (report.executed.clone(), watch.asked)));
+        let Some(watch) = self.watches.get_mut(usize::from(server.0)) else { return };
+        watch.observe(observation, position.as_ref().map(|(position, at)| (position, *at)));
+        if primary == Some(server) {
+            self.compare_with_primary(server);
+        }
+    }
+
+    /// A report of the primary: the others are held against it.
+    fn compare_with_primary(&mut self, primary: ServerId) {
+        let Some(watch) = self.watch(primary) else { return };
+        let Some(report) = watch.report.as_ref().filter(|_| watch.noticed == self.now) else { return };
+        let (position, asked) = (report.executed.clone(), watch.asked);
+        // A primary that has restarted may have lost what its replicas rightly hold.
+        let lives_on = self.primary_lives_on();
+        for (at, other) in self.watches.iter_mut().enumerate() {
+            if at == usize::from(primary.0) {
+                continue;
+            }
+            if !lives_on {
+                continue;
+            }
+            other.compare(&position, asked);
+            if let Some(report) = other.report.as_ref().filter(|_| other.noticed <= asked) {
+                other.divergence.compare(&report.executed, &position, self.now);
+            }
+        }
+    }
+
+    fn step_done(&mut self, id: StepId, result: Result<Outcome, StepError>) {
+        if let Some((server, step)) = self.acting.as_mut().and_then(|acting| acting.land(id)) {
+            self.acting_step_done(server, step, result);
+            return;
+        }
+        let found =
+            self.upkeep.iter_mut().find(|(_, upkeep)| upkeep.flight.as_ref().is_some_and(|f| f.0 == id));
+        if let Some((server, upkeep)) = found {
+            let (server, step) = (*server, upkeep.flight.take().map(|(_, step)| step));
+            upkeep.not_before = self.now + super::UPKEEP_EVERY;
+            if let Some(step) = step {
+                self.upkeep_step_done(server, step, result);
+            }
+        }
+    }
+
+    fn decide(&mut self) {
+        match self.phase() {
+            None => self.bootstrap(),
+            Some(Phase::Stable) => {
+                self.acting = None;
+                self.tend();
+                self.claim();
+            }
+            Some(Phase::Active) => {
+                self.act();
+                self.claim();
+            }
+            Some(Phase::Fencing | Phase::Chosen) => self.act(),
+        }
+    }
+
+    /// The process has not run for `pause`: whatever it was about to do may be somebody else's by now.
+    fn wake_up(&mut self, pause: Duration) {
+        if let Some(acting) = &mut self.acting {
+            acting.verify_after = Some(self.now);
+            self.out.push(Action::ReadRecord);
+            self.note(Level::Warning, format!("this process has not run for {} ms", pause.as_millis()));
+        }
+        for watch in &mut self.watches {
+            // What was silent meanwhile was us.
+            if watch.refused.is_none() {
+                watch.misses = 0;
+                watch.missing_since = None;
+            }
+        }
+    }
+
+    pub(super) fn phase(&self) -> Option<Phase> {
+        self.coordination.record.as_ref().map(|record| record.phase)
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.coordination.record.as_ref().map_or(0, |record| record.epoch)
+    }
+
+    /// The primary of the record.
+    pub(super) fn primary(&self) -> Option<ServerId> {
+        self.coordination
+            .record
+            .as_ref()
+            .and_then(|record| record.primary.as_deref())
+            .and_then(|n| self.find(n))
+    }
+
+    pub(super) fn candidate(&self) -> Option<ServerId> {
+        self.coordination
+            .record
+            .as_ref()
+            .and_then(|record| record.candidate.as_deref())
+            .and_then(|n| self.find(n))
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<ServerId> {
+        let at = self.settings.servers.iter().position(|server| server.name == name)?;
+        u16::try_from(at).ok().map(ServerId)
+    }
+
+    pub(super) fn name(&self, id: ServerId) -> String {
+        self.settings.servers.get(usize::from(id.0)).map_or_else(String::new, |server| server.name.clone())
+    }
+
+    pub(super) fn watch(&self, id: ServerId) -> Option<&Watch> {
+        self.watches.get(usize::from(id.0))
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = ServerId> + use<> {
+        (0..self.settings.servers.len()).filter_map(|at| u16::try_from(at).ok()).map(ServerId)
+    }
+
+    pub(super) fn is_acker(&self, id: ServerId) -> bool {
+        let Some(record) = &self.coordination.record else { return false };
+        self.settings
+            .servers
+            .get(usize::from(id.0))
+            .is_some_and(|server| record.ackers.contains(&server.name))
+    }
+
+    pub(super) fn order(&mut self, server: ServerId, step: Step) -> StepId {
+        self.steps += 1;
+        let id = StepId(self.steps);
+        let timeout = match step {
+            Step::WaitApplied { .. } => super::APPLY_TIMEOUT,
+            Step::Fence => super::FENCE_TIMEOUT,
+            Step::StartApplier
+            | Step::RemoveDelay
+            | Step::StopReceiver
+            | Step::ReadPosition
+            | Step::Promote { .. }
+            | Step::WriteEpoch { .. }
+            | Step::SetWritable
+            | Step::SetReadOnly { .. }
+            | Step::KillClients
+            | Step::Repoint { .. }
+            | Step::StartReplication
+            | Step::LockAcker { .. }
+            | Step::UnlockAcker { .. } => STEP_TIMEOUT,
+        };
+        let expires = self.now + STEP_EXPIRES;
+        self.out.push(Action::Step(StepOrder { id, server, step, epoch: self.epoch(), expires, timeout }));
+        id
+    }
+
+    /// Says something once in an epoch.
+    pub(super) fn note(&mut self, level: Level, text: String) {
+        let epoch = self.epoch();
+        if self.noted.len() > MOST_NOTED {
+            self.noted.clear();
+        }
+        if self.noted.insert(format!("{epoch} {text}")) {
+            self.out.push(Action::Note(Note { level, epoch, text }));
+        }
+    }
+
+    pub(super) fn probe_now(&mut self) {
+        if self.now.saturating_sub(self.probed) >= TICK_ACTING {
+            self.probed = self.now;
+            self.out.push(Action::ProbeNow);
+        }
+    }
 }
+
+/// Notes remembered so as not to repeat them.
+const MOST_NOTED: usize = 200;

@@ -1,6 +1,5 @@
 //! What the controller is told.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{StepId, SwapId};
@@ -133,15 +132,11 @@ pub enum Message {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Alive {
     pub epoch: u64,
-    /// The sender had an answer from the primary of `epoch` within the last [`super::PEER_EVERY`] times two.
+    /// The sender's last probe of the primary of `epoch` was answered.
     pub reaches_primary: bool,
-    /// The sender had one from every server.
+    /// The last probe of every server was answered.
     pub reaches_all: bool,
     /// The sender has lost the coordinator.
     pub coordinator_lost: bool,
     pub mark: Mark,
-    /// The newest `sent` that the sender has had from each proxy: a message that was certainly answered.
-    pub heard: BTreeMap<ProxyId, u64>,
-    /// Counts the sender's own messages.
-    pub sent: u64,
 }

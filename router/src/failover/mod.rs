@@ -8,13 +8,25 @@
 //! a candidate is chosen, so that the candidate holds everything acknowledged and the old primary can acknowledge
 //! nothing more, whether it can be reached or not.
 
+mod acting;
 mod action;
+mod claim;
 mod controller;
+mod coordination;
+mod election;
+mod establish;
 mod event;
+mod fencing;
+mod judge;
 mod plan;
+mod planned;
 mod record;
+mod request;
+mod serve;
 mod settings;
+mod upkeep;
 mod verdict;
+mod watch;
 
 use std::time::Duration;
 
@@ -30,3 +42,42 @@ pub use self::verdict::Verdict;
 
 /// How often proxies tell each other that they are alive.
 pub const PEER_EVERY: Duration = Duration::from_millis(100);
+
+/// The longest time between two events of an actor, and of anybody who has lost sight of the primary.
+const TICK_ACTING: Duration = Duration::from_millis(20);
+/// The longest time between two events of anybody else.
+const TICK_IDLE: Duration = Duration::from_millis(100);
+/// A process that has not run for so long looks at the record before it goes on.
+const FROZEN_AFTER: Duration = Duration::from_millis(500);
+/// A step must have been sent by then, or not at all.
+const STEP_EXPIRES: Duration = Duration::from_millis(500);
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
+const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
+const FENCE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A step whose end was never reported does not block its server for ever.
+const STEP_LOST: Duration = Duration::from_secs(12);
+const RETRY_EVERY: Duration = Duration::from_millis(50);
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long reports may be older than they look after something was changed.
+const SETTLE: Duration = Duration::from_millis(500);
+/// A replica that shows a sign of life from its source this often is fed.
+const FED_WITHIN: Duration = Duration::from_millis(300);
+/// How long FENCING waits for servers that answer but are not needed for the proof.
+const GATHER_PATIENCE: Duration = Duration::from_millis(300);
+/// How long an old primary is waited for before `data_loss = "accept"` is made use of.
+const LOSS_PATIENCE: Duration = Duration::from_secs(5);
+const CANDIDATE_PATIENCE: Duration = Duration::from_millis(300);
+/// Silence of the actor after which another proxy goes on.
+const ACTOR_PATIENCE: Duration = Duration::from_millis(500);
+/// The same for an actor from which no message has ever come.
+const ACTOR_PATIENCE_UNHEARD: Duration = Duration::from_millis(1500);
+/// How long what a proxy said that is gone now is remembered.
+const PEER_FORGOTTEN: Duration = Duration::from_secs(600);
+/// From when on clients are told that a change does not get on.
+const STUCK_AFTER: Duration = Duration::from_secs(3);
+/// How long writes must hang for the server's own reasons before it is replaced.
+const STALLED_FOR: Duration = Duration::from_secs(5);
+/// Without the coordinator, writes that hang this long may mean that another primary was made.
+const ACK_STALL: Duration = Duration::from_millis(500);
+/// How long a new primary has to show that it waits for acknowledgements.
+const DEGRADED_AFTER: Duration = Duration::from_secs(3);

@@ -23,8 +23,6 @@ pub enum Request {
     Pause { paused: bool, reason: String },
     /// Make a former primary a replica again.
     Rejoin { server: ServerId, dry_run: bool },
-    /// Let a replica's acknowledgement count, or no longer.
-    Acker { server: ServerId, counts: bool },
 }
 
 /// The answer to a request; one at once, and for what takes time a second one at its end.

@@ -32,6 +32,8 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     pub name: String,
+    /// `host:port`.
+    pub address: String,
     pub region: String,
     pub zone: String,
     pub promotion: Promotion,
@@ -41,6 +43,7 @@ impl Settings {
     pub fn new(config: &Config, proxy: ProxyId) -> Self {
         let server = |server: &pointsman_config::Server| ServerSettings {
             name: server.name.clone(),
+            address: server.address.clone(),
             region: server.region.clone(),
             zone: server.zone.clone(),
             promotion: server.promotion,
@@ -59,5 +62,10 @@ impl Settings {
             lease: config.coordination.lease,
             failures: config.monitor.failures,
         }
+    }
+
+    /// What clocks and pauses may take from a lease: a proxy stops that much earlier, an actor waits that much longer.
+    pub(super) fn lease_margin(&self) -> Duration {
+        self.lease / 5
     }
 }

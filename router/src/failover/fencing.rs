@@ -1,0 +1,323 @@
+//! FENCING: take the acknowledgements away from the old primary, and prove who holds everything.
+
+use super::acting::Acting;
+use super::action::{Level, Step};
+use super::controller::Controller;
+use super::election::{Choice, Entrant, elect, maximal};
+use super::event::Mark;
+use super::record::{Durability, Kind, Phase};
+use super::watch::Watch;
+use crate::gtid::GtidSet;
+use crate::topology::ServerId;
+use pointsman_config::{DataLoss, Promotion};
+
+impl Controller {
+    /// One round of FENCING.
+    pub(super) fn fence(&mut self) {
+        let Some(record) = self.coordination.record.clone() else { return };
+        let planned = record.kind == Kind::Switchover
+            && self.acting.as_ref().is_some_and(|acting| acting.given_up.is_none());
+        if planned && self.switch_over() {
+            return;
+        }
+        self.fence_primary(record.kind);
+        self.gather();
+        self.choose();
+    }
+
+    /// Fences a primary that does not take part; nobody waits for it.
+    fn fence_primary(&mut self, kind: Kind) {
+        let failures = self.settings.failures;
+        let Some(primary) = self.primary() else { return };
+        let is_gone = self.watch(primary).is_none_or(|watch| watch.down(failures));
+        let Some(acting) = self.acting.as_mut().filter(|acting| !acting.fenced) else { return };
+        if kind != Kind::Switchover || is_gone {
+            acting.fenced = true;
+            self.order(primary, Step::Fence);
+        }
+    }
+
+    /// Stops what the replicas receive, lets them apply it, and reads the old primary's position if it answers.
+    fn gather(&mut self) {
+        let primary = self.primary();
+        for id in self.ids() {
+            if Some(id) == primary {
+                let read = self
+                    .acting
+                    .as_ref()
+                    .and_then(|acting| acting.hand(id))
+                    .is_some_and(|h| h.stopped.is_some());
+                let fresh = self.watch(id).is_some_and(|w| w.up() && w.asked >= self.coordination.epoch_seen);
+                if !read && fresh {
+                    self.hand_order(id, Step::ReadPosition);
+                }
+            } else if let Some(step) = self.next_replica_step(id) {
+                self.hand_order(id, step);
+            }
+        }
+    }
+
+    /// Goes on to CHOSEN when it is proven that a candidate holds everything.
+    fn choose(&mut self) {
+        let entrants = self.entrants();
+        match self.prove(&entrants) {
+            Ok(floor) => {
+                if let Some(acting) = &mut self.acting {
+                    acting.floor.get_or_insert(floor);
+                }
+            }
+            Err(reason) => return self.stuck(reason),
+        }
+        if !self.settled() {
+            return;
+        }
+        let wish = self.wish();
+        let choice = elect(&entrants, wish, &|id| self.name(id));
+        match choice {
+            Choice::Candidate(id) => {
+                let Some(entrant) = entrants.iter().find(|entrant| entrant.id == id) else { return };
+                let floor = self.acting.as_ref().and_then(|acting| acting.floor.clone()).unwrap_or_default();
+                if !entrant.holds.contains(&floor) && !self.loss_accepted() {
+                    return self.stuck(format!("{} lacks {}", self.name(id), floor.subtract(&entrant.holds)));
+                }
+                if entrant.applied {
+                    self.swap_chosen(id, entrant.holds.clone());
+                }
+            }
+            Choice::CatchUp { candidate, source } => {
+                let ready = entrants.iter().any(|entrant| entrant.id == candidate && entrant.applied);
+                if ready {
+                    self.hand_order(candidate, Step::Repoint { source, acker: false });
+                }
+            }
+            Choice::None { reason } => self.stuck(reason),
+        }
+    }
+
+    /// Who an operator asked for; the old primary after a switchover that was given up.
+    fn wish(&self) -> Option<ServerId> {
+        let given_up = self.acting.as_ref().is_some_and(|acting| acting.given_up.is_some());
+        if !given_up {
+            return self.candidate();
+        }
+        self.primary().filter(|_| self.primary_is_intact())
+    }
+
+    pub(super) fn swap_chosen(&mut self, candidate: ServerId, floor: GtidSet) {
+        let Some(mut record) = self.coordination.record.clone() else { return };
+        record.phase = Phase::Chosen;
+        record.candidate = Some(self.name(candidate));
+        record.floor = floor;
+        self.swap(record);
+    }
+
+    /// Why it does not go on; said once, and shown to clients that wait.
+    pub(super) fn stuck(&mut self, reason: String) {
+        if let Some(acting) = &mut self.acting
+            && acting.stuck.as_ref() != Some(&reason)
+        {
+            acting.stuck = Some(reason.clone());
+            self.note(Level::Info, format!("waiting: {reason}"));
+        }
+    }
+
+    /// Whether everything that can be reached has been reached, or was waited for long enough.
+    fn settled(&self) -> bool {
+        let Some(acting) = &self.acting else { return false };
+        let primary = self.primary();
+        let waited = self.now.saturating_sub(acting.since) >= super::GATHER_PATIENCE;
+        let reached = |id: ServerId| acting.hand(id).is_some_and(|hand| hand.stopped.is_some());
+        waited
+            || self
+                .ids()
+                .filter(|id| Some(*id) != primary && self.watch(*id).is_some_and(Watch::up))
+                .all(reached)
+    }
+
+    fn entrants(&self) -> Vec<Entrant> {
+        let Some(acting) = &self.acting else { return Vec::new() };
+        let reached = |id: &ServerId| acting.hand(*id).is_some_and(|hand| hand.stopped.is_some());
+        self.ids().filter(reached).filter_map(|id| self.entrant(id, acting)).collect()
+    }
+
+    fn entrant(&self, id: ServerId, acting: &Acting) -> Option<Entrant> {
+        let report = self.watch(id)?.report.as_ref()?;
+        if self.errant(id).is_some() {
+            return None;
+        }
+        let is_primary = self.primary() == Some(id);
+        if is_primary && !self.primary_may_stand(acting) {
+            return None;
+        }
+        let holds = if is_primary { report.executed.clone() } else { Self::surely_holds(report) };
+        Some(Entrant {
+            id,
+            applied: report.executed.contains(&holds),
+            holds,
+            ineligible: self.ineligible(id),
+            rank: self.rank(id),
+        })
+    }
+
+    /// Transactions of a replica that the primary never had.
+    pub(super) fn errant(&self, id: ServerId) -> Option<String> {
+        if self.primary() == Some(id) {
+            return None;
+        }
+        let uuid = self.primary().and_then(|p| self.watch(p)).and_then(|w| w.report.as_ref());
+        let lossless = uuid.filter(|report| report.semi_sync.source).map(|report| report.uuid.as_str());
+        self.watch(id)?.divergence.verdict(self.now, lossless)
+    }
+
+    /// The old primary may go on if it has not restarted, or if restarting loses nothing.
+    fn primary_may_stand(&self, acting: &Acting) -> bool {
+        let Some(record) = &self.coordination.record else { return false };
+        self.primary_is_intact() || record.durability == Durability::Async || self.all_in_view(acting)
+    }
+
+    pub(super) fn primary_is_intact(&self) -> bool {
+        let Some(record) = &self.coordination.record else { return false };
+        let Some(watch) = self.primary().and_then(|id| self.watch(id)) else { return false };
+        let name = record.primary.as_deref().unwrap_or_default();
+        watch.up() && record.lives.get(name).is_some_and(|life| *life == watch.incarnation())
+    }
+
+    /// Every copy that can exist of anything acknowledged has been stopped and read.
+    fn all_in_view(&self, acting: &Acting) -> bool {
+        let Some(record) = &self.coordination.record else { return false };
+        let names = record.ackers.iter().chain(record.primary.as_ref());
+        let mut ids = names.map(|name| self.find(name));
+        ids.all(|id| id.and_then(|id| acting.hand(id)).is_some_and(|hand| hand.stopped.is_some()))
+    }
+
+    pub(super) fn ineligible(&self, id: ServerId) -> Option<String> {
+        let watch = self.watch(id)?;
+        let server = self.settings.servers.get(usize::from(id.0))?;
+        let record = self.coordination.record.as_ref()?;
+        let channel = watch.channel();
+        let is_primary = self.primary() == Some(id);
+        let region =
+            self.primary().and_then(|id| self.settings.servers.get(usize::from(id.0))).map(|p| &p.region);
+        if server.promotion == Promotion::Never && !is_primary {
+            Some("promotion is never".into())
+        } else if record.maintenance.contains_key(&server.name) {
+            Some("is in maintenance".into())
+        } else if region.is_some_and(|region| *region != server.region) {
+            Some(format!("is in region {:?}", server.region))
+        } else if channel.is_some_and(|channel| channel.filtered) {
+            Some("has replication filters".into())
+        } else if let Some(channel) = channel.filter(|c| !c.applies && c.applier_error.code != 0) {
+            Some(format!("does not apply: error {}", channel.applier_error.code))
+        } else if !watch.up() {
+            Some("does not answer".into())
+        } else {
+            None
+        }
+    }
+
+    fn rank(&self, id: ServerId) -> u32 {
+        let zone =
+            self.primary().and_then(|id| self.settings.servers.get(usize::from(id.0))).map(|p| &p.zone);
+        let Some(server) = self.settings.servers.get(usize::from(id.0)) else { return u32::MAX };
+        let preferred = server.promotion == Promotion::Prefer;
+        // An old primary that must be written to again comes last: it has just failed.
+        u32::from(self.primary() == Some(id)) * 4
+            + u32::from(!preferred) * 2
+            + u32::from(zone.is_some_and(|zone| *zone != server.zone))
+    }
+
+    /// What every candidate must hold, if it is proven that nothing else was acknowledged and nothing more will be.
+    fn prove(&self, entrants: &[Entrant]) -> Result<GtidSet, String> {
+        let (Some(acting), Some(record)) = (&self.acting, &self.coordination.record) else {
+            return Err("nothing to do".into());
+        };
+        if self.held.as_ref().is_none_or(|(epoch, _)| *epoch < record.epoch) {
+            return Err("this proxy still has connections of the old epoch".into());
+        }
+        if let Some(floor) = &acting.floor {
+            return Ok(floor.clone());
+        }
+        let best = maximal(entrants).and_then(|best| best.first().map(|entrant| entrant.holds.clone()));
+        let Some(best) = best else { return Err("no server with everything was reached".into()) };
+        let primary_stands = entrants.iter().any(|entrant| self.primary() == Some(entrant.id));
+        match record.durability {
+            Durability::Lossless => self.prove_by_quorum(acting, entrants, primary_stands)?,
+            Durability::Async => self.prove_by_marks(primary_stands)?,
+        }
+        let marks = self.marks();
+        if best.contains(&marks) || self.loss_accepted() {
+            Ok(best)
+        } else {
+            Err(format!(
+                "acknowledged and not found on any server that was reached: {}",
+                marks.subtract(&best)
+            ))
+        }
+    }
+
+    fn prove_by_quorum(
+        &self,
+        acting: &Acting,
+        entrants: &[Entrant],
+        primary_stands: bool,
+    ) -> Result<(), String> {
+        let Some(record) = &self.coordination.record else { return Ok(()) };
+        let missing = |id: &ServerId| !self.counts(acting, *id, entrants);
+        let ackers = record.ackers.iter().filter_map(|name| self.find(name));
+        let missing: Vec<_> = ackers.filter(missing).map(|id| self.name(id)).collect();
+        let counted = record.ackers.len() - missing.len();
+        if counted >= record.quorum() || primary_stands || (record.accept_loss && !entrants.is_empty()) {
+            return Ok(());
+        }
+        Err(format!(
+            "{counted} of {} ackers are stopped with whole relay logs, {} are needed; missing: {}",
+            record.ackers.len(),
+            record.quorum(),
+            missing.join(", ")
+        ))
+    }
+
+    /// Whether an acker's position proves something: it is stopped, and has lost nothing since it last held the
+    /// primary's position.
+    fn counts(&self, acting: &Acting, id: ServerId, entrants: &[Entrant]) -> bool {
+        let Some(record) = &self.coordination.record else { return false };
+        let Some(watch) = self.watch(id) else { return false };
+        let stopped = acting.hand(id).is_some_and(|hand| hand.stopped.is_some());
+        let life = record.lives.get(&self.name(id));
+        let whole = watch.whole || life.is_some_and(|life| *life == watch.incarnation());
+        stopped && whole && entrants.iter().any(|entrant| entrant.id == id)
+    }
+
+    fn prove_by_marks(&self, primary_stands: bool) -> Result<(), String> {
+        if !self.leases_over() {
+            return Err("another proxy may still acknowledge writes".into());
+        }
+        let own = self.held.as_ref().is_some_and(|(_, mark)| matches!(mark, Mark::Known(_)));
+        if own || primary_stands || self.loss_accepted() {
+            return Ok(());
+        }
+        Err("it is not known what was acknowledged last: the servers' answers carry no GTIDs".into())
+    }
+
+    /// Everything that any proxy is known to have acknowledged.
+    fn marks(&self) -> GtidSet {
+        let mut union = GtidSet::default();
+        let own = self.held.iter().map(|(_, mark)| mark);
+        let peers = self.peers.values().flat_map(|peer| {
+            peer.fenced.iter().map(|(_, mark)| mark).chain(std::iter::once(&peer.alive.mark))
+        });
+        for position in own.chain(peers).filter_map(Mark::known) {
+            union.merge(position);
+        }
+        union
+    }
+
+    fn loss_accepted(&self) -> bool {
+        let Some(record) = &self.coordination.record else { return false };
+        let waited =
+            self.acting.as_ref().is_some_and(|a| self.now.saturating_sub(a.since) >= super::LOSS_PATIENCE);
+        let by_policy =
+            record.durability == Durability::Async && self.settings.data_loss == DataLoss::Accept && waited;
+        record.accept_loss || by_policy
+    }
+}

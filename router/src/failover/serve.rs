@@ -1,0 +1,138 @@
+//! What the data plane and the other proxies are told.
+
+use std::time::Duration;
+
+use super::action::{Action, Service, To};
+use super::controller::Controller;
+use super::event::{Alive, Heartbeat, Mark, Message, Stall};
+use super::record::{Durability, Kind, Phase, Record};
+use super::verdict::Verdict;
+use super::watch::Watch;
+
+impl Controller {
+    /// Tells the data plane, if it has to do something else than before.
+    pub(super) fn serve(&mut self) {
+        let service = self.wanted_service();
+        if service != self.service {
+            self.service = service.clone();
+            self.out.push(Action::Serve(service));
+        }
+    }
+
+    fn wanted_service(&self) -> Service {
+        let hold =
+            |epoch, reason: &str| Service::Hold { epoch, grace: Duration::ZERO, reason: reason.into() };
+        let Some(record) = &self.coordination.record else {
+            return hold(0, "there is no record of a primary yet");
+        };
+        let epoch = record.epoch;
+        match record.phase {
+            Phase::Stable | Phase::Active => self.service_of_primary(record),
+            Phase::Fencing if record.kind == Kind::Switchover => {
+                Service::Hold { epoch, grace: self.settings.transaction_timeout, reason: "switchover".into() }
+            }
+            Phase::Fencing | Phase::Chosen => {
+                let stuck = self.acting.as_ref().and_then(|acting| acting.stuck.clone());
+                let waits = self.now.saturating_sub(self.coordination.epoch_seen) >= super::STUCK_AFTER;
+                match stuck.filter(|_| waits) {
+                    Some(reason) => Service::ReadsOnly { epoch, reason },
+                    None => hold(epoch, &record.reason),
+                }
+            }
+        }
+    }
+
+    fn service_of_primary(&self, record: &Record) -> Service {
+        let epoch = record.epoch;
+        let hold = |reason: &str| Service::Hold { epoch, grace: Duration::ZERO, reason: reason.into() };
+        let Some(primary) = self.primary() else { return hold("the primary is not configured here") };
+        if record.durability == Durability::Async && self.lease_until().is_none_or(|until| self.now >= until)
+        {
+            return hold("this proxy has lost the coordinator: another one may promote a server");
+        }
+        if self.coordination.lost.is_some() && self.writes_stall() {
+            return hold("writes are not acknowledged, and this proxy has lost the coordinator");
+        }
+        if record.phase == Phase::Active && !self.is_open(record) {
+            return hold("the new primary is not writable yet");
+        }
+        let replaceable = matches!(self.verdict, Verdict::Dead { .. }) || self.primary_lost_its_role();
+        match (&self.refusal, replaceable) {
+            (Some(reason), true) => Service::ReadsOnly { epoch, reason: reason.clone() },
+            (None, true) => hold(self.verdict.reason()),
+            (_, false) => {
+                let until = self.lease_until().filter(|_| record.durability == Durability::Async);
+                Service::Writes { primary, epoch, until }
+            }
+        }
+    }
+
+    /// Whether the primary of an ACTIVE record is known to be writable.
+    fn is_open(&self, record: &Record) -> bool {
+        let Some(primary) = self.primary() else { return false };
+        let by_us =
+            self.acting.as_ref().and_then(|acting| acting.hand(primary)).is_some_and(|hand| hand.writable);
+        let seen = self.watch(primary).is_some_and(|watch| {
+            watch.asked >= self.coordination.epoch_seen
+                && watch.report.as_ref().is_some_and(|report| {
+                    !report.read_only && report.epoch.as_ref().is_some_and(|row| row.epoch == record.epoch)
+                })
+        });
+        by_us || seen
+    }
+
+    fn writes_stall(&self) -> bool {
+        matches!(&self.heartbeat, Some(Heartbeat::Stalled { since, .. }) if *since >= super::ACK_STALL)
+    }
+
+    /// Repeats what the others should know, as often as messages may get lost.
+    pub(super) fn tell_peers(&mut self) {
+        if self.coordination.proxies.len() < 2 {
+            return;
+        }
+        let alive = self.alive();
+        let due = match &self.said_alive {
+            None => true,
+            Some((at, said)) => *said != alive || self.now.saturating_sub(*at) >= super::PEER_EVERY,
+        };
+        if !due {
+            return;
+        }
+        self.said_alive = Some((self.now, alive.clone()));
+        self.out.push(Action::Tell { to: To::All, message: Message::Alive(Box::new(alive)) });
+        let fencing = matches!(self.phase(), Some(Phase::Fencing | Phase::Chosen));
+        if let Some((epoch, mark)) = self.held.clone().filter(|(epoch, _)| fencing && *epoch >= self.epoch())
+        {
+            self.out.push(Action::Tell { to: To::All, message: Message::Fenced { epoch, mark } });
+        }
+    }
+
+    fn alive(&self) -> Alive {
+        Alive {
+            epoch: self.epoch(),
+            reaches_primary: self.primary().and_then(|id| self.watch(id)).is_some_and(Watch::up),
+            reaches_all: self.watches.iter().all(Watch::up),
+            coordinator_lost: self.coordination.lost.is_some(),
+            mark: self.held.as_ref().map_or(Mark::Unknown, |(_, mark)| mark.clone()),
+        }
+    }
+
+    /// Every registered proxy has confirmed that it holds writes.
+    pub(super) fn all_fenced(&self) -> bool {
+        let others = self.coordination.proxies.iter().filter(|id| **id != self.settings.proxy);
+        others.into_iter().all(|id| {
+            let fenced = self.peers.get(id).and_then(|peer| peer.fenced.as_ref());
+            fenced.is_some_and(|(epoch, _)| *epoch >= self.epoch())
+        })
+    }
+}
+
+impl Stall {
+    /// Whether another server would do better.
+    pub(super) fn is_the_servers(self) -> bool {
+        match self {
+            Self::NoAcker => false,
+            Self::DiskFull | Self::Unknown => true,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! While the primary is well: who acknowledges, who has to become a replica again, what has expired.
+
+use super::action::{Level, Step};
+use super::controller::Controller;
+use super::event::{Outcome, StepError};
+use super::record::{Durability, Record};
+use crate::discover::{Channel, Receiver, Report};
+use crate::topology::ServerId;
+
+impl Controller {
+    /// Whether this proxy looks after the servers: one of them does.
+    fn leads(&self) -> bool {
+        let Some(record) = &self.coordination.record else { return false };
+        let proxies = &self.coordination.proxies;
+        let actor = proxies.iter().find(|id| **id == record.actor);
+        actor.or(proxies.first()) == Some(&self.settings.proxy)
+    }
+
+    /// One round of STABLE.
+    pub(super) fn tend(&mut self) {
+        self.learn_maintenance();
+        if !self.leads() || !self.may_swap() {
+            return;
+        }
+        let (Some(record), Some(primary)) = (self.coordination.record.clone(), self.primary()) else {
+            return;
+        };
+        let Some(watch) = self.watch(primary).filter(|w| w.up() && w.asked >= self.coordination.epoch_seen)
+        else {
+            return;
+        };
+        let Some(report) = watch.report.clone() else { return };
+        if self.primary_lost_its_role() {
+            return;
+        }
+        if let Some(changed) = self.kept_up(&record, &report) {
+            self.swap(changed);
+            return;
+        }
+        if !report.read_only && self.epoch_row_written < record.epoch {
+            self.epoch_row_written = record.epoch;
+            if report.epoch.as_ref().is_none_or(|row| row.epoch < record.epoch) {
+                let name = self.name(primary);
+                self.upkeep_order(primary, Step::WriteEpoch { epoch: record.epoch, primary: name });
+            }
+        }
+        for id in self.ids().filter(|id| *id != primary) {
+            self.tend_replica(id, primary, &report);
+        }
+    }
+
+    /// The record as it should be, if it should be another one.
+    fn kept_up(&mut self, record: &Record, primary: &Report) -> Option<Record> {
+        let mut changed = record.clone();
+        let name = record.primary.clone().unwrap_or_default();
+        let settled = self.now >= self.coordination.epoch_seen + super::DEGRADED_AFTER;
+        if record.durability == Durability::Lossless {
+            let holds = primary.semi_sync.source && primary.semi_sync.active;
+            if settled && !holds {
+                changed.durability = Durability::Async;
+                self.note(
+                    Level::Alarm,
+                    format!("{name} no longer waits for acknowledgements: writes may be lost"),
+                );
+            }
+            // Whoever could attach counts, before it does or not.
+            let attached = |id: &ServerId| self.report(*id).is_some_and(|report| report.semi_sync.replica);
+            let more = self.ids().filter(|id| self.primary() != Some(*id)).filter(attached);
+            changed.ackers.extend(more.map(|id| self.name(id)));
+        } else if settled {
+            self.set_durability(&mut changed, primary);
+        }
+        if record.lives.get(&name) != Some(&primary.incarnation) && !self.primary_lost_its_role() {
+            changed.lives = [(name, primary.incarnation)].into();
+        }
+        let rejoined: Vec<_> =
+            record.strayed.iter().filter(|name| self.has_rejoined(name, record)).cloned().collect();
+        for name in rejoined {
+            changed.strayed.remove(&name);
+        }
+        // An acker is counted before it may acknowledge.
+        let ready = record.strayed.iter().filter(|name| {
+            let id = self.find(name);
+            record.durability == Durability::Lossless && id.is_some_and(|id| self.follows_closely(id))
+        });
+        changed.ackers.extend(ready.cloned());
+        self.expire_maintenance(&mut changed);
+        (changed != *record).then_some(changed)
+    }
+
+    fn has_rejoined(&self, name: &str, record: &Record) -> bool {
+        let Some(id) = self.find(name) else { return true };
+        let acks = self.report(id).is_some_and(|report| report.semi_sync.replica);
+        let filtered = self.watch(id).and_then(|w| w.channel()).is_some_and(|channel| channel.filtered);
+        let plays_its_part =
+            record.durability == Durability::Async || filtered || (acks && record.ackers.contains(name));
+        self.follows_closely(id) && plays_its_part
+    }
+
+    /// Replicates from the primary and has caught up with it.
+    fn follows_closely(&self, id: ServerId) -> bool {
+        let Some(watch) = self.watch(id).filter(|watch| watch.up()) else { return false };
+        let fresh = watch.asked >= self.coordination.epoch_seen;
+        fresh
+            && watch.whole
+            && watch.channel().is_some_and(|channel| runs(channel) && self.leads_to_primary(channel))
+    }
+
+    pub(super) fn leads_to_primary(&self, channel: &Channel) -> bool {
+        let Some(primary) = self.primary() else { return false };
+        let Some(server) = self.settings.servers.get(usize::from(primary.0)) else { return false };
+        let identity = self.report(primary).is_some_and(|report| {
+            let uuid = !report.uuid.is_empty() && channel.source_uuid.eq_ignore_ascii_case(&report.uuid);
+            uuid || (channel.source_server_id != 0 && channel.source_server_id == report.server_id)
+        });
+        identity || channel.source().eq_ignore_ascii_case(&server.address)
+    }
+
+    fn tend_replica(&mut self, id: ServerId, primary: ServerId, of_primary: &Report) {
+        let name = self.name(id);
+        let Some(record) = &self.coordination.record else { return };
+        let strayed = record.strayed.contains(&name);
+        let counts = record.ackers.contains(&name);
+        if record.maintenance.contains_key(&name) {
+            return;
+        }
+        let Some(watch) = self.watch(id).filter(|w| w.up() && w.asked >= self.coordination.epoch_seen) else {
+            return;
+        };
+        let Some(report) = watch.report.clone() else { return };
+        let channel = report.channels().first();
+        let placed = channel.is_some_and(|channel| self.leads_to_primary(channel));
+        let running = channel.is_some_and(runs);
+        let lost_its_threads = watch.returned && placed && !running;
+        if !strayed && !lost_its_threads {
+            return;
+        }
+        if placed && running {
+            if counts && !report.semi_sync.replica && watch.whole {
+                self.upkeep_order(id, Step::Repoint { source: primary, acker: true });
+            }
+            return;
+        }
+        if !report.read_only {
+            self.note(Level::Alarm, format!("{name} came back and accepts writes: it is being fenced"));
+            self.upkeep_order(id, Step::Fence);
+            return;
+        }
+        if channel.is_some_and(|channel| channel.applies && !report.has_applied_all()) {
+            return;
+        }
+        // Only what the primary had when asked later than this server says anything.
+        let Some(seen) = self.watch(primary).filter(|of_primary| of_primary.asked >= watch.noticed) else {
+            return;
+        };
+        let _ = seen;
+        if !of_primary.executed.contains(&report.executed) {
+            let errant = report.executed.subtract(&of_primary.executed);
+            self.note(
+                Level::Alarm,
+                format!(
+                    "{name} cannot rejoin: it holds transactions that the primary does not have: {errant}"
+                ),
+            );
+            return;
+        }
+        self.upkeep_order(id, Step::Repoint { source: primary, acker: counts });
+    }
+
+    fn upkeep_order(&mut self, id: ServerId, step: Step) {
+        let upkeep = self.upkeep.entry(id).or_default();
+        if upkeep.flight.is_some() || self.now < upkeep.not_before {
+            return;
+        }
+        let step_id = self.order(id, step.clone());
+        if let Some(upkeep) = self.upkeep.get_mut(&id) {
+            upkeep.flight = Some((step_id, step));
+        }
+    }
+
+    pub(super) fn upkeep_step_done(&mut self, id: ServerId, step: Step, result: Result<Outcome, StepError>) {
+        let name = self.name(id);
+        match (&step, result) {
+            (_, Err(error)) => {
+                self.note(Level::Warning, format!("{} on {name} failed: {error}", step.name()))
+            }
+            (Step::Repoint { .. }, Ok(_)) => self.note(Level::Info, format!("{name} is a replica again")),
+            (_, Ok(_)) => {}
+        }
+    }
+
+    /// Counts maintenance on this process's clock, from when it was first seen.
+    fn learn_maintenance(&mut self) {
+        let Some(record) = &self.coordination.record else { return };
+        let now = self.now;
+        self.maintenance_until.retain(|name, (since, _)| {
+            record.maintenance.get(name).is_some_and(|maintenance| maintenance.since_ms == *since)
+        });
+        for (name, maintenance) in &record.maintenance {
+            let length = std::time::Duration::from_secs(maintenance.seconds);
+            self.maintenance_until.entry(name.clone()).or_insert((maintenance.since_ms, now + length));
+        }
+    }
+
+    fn expire_maintenance(&self, record: &mut Record) {
+        let over =
+            |name: &String| self.maintenance_until.get(name).is_some_and(|(_, until)| self.now >= *until);
+        record.maintenance.retain(|name, _| !over(name));
+    }
+}
+
+fn runs(channel: &Channel) -> bool {
+    channel.applies && channel.receiver == Receiver::Running
+}
