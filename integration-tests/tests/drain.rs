@@ -7,13 +7,15 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pointsman_integration_tests::sandbox::APP;
-use pointsman_integration_tests::{Flavour, Outcome, Plan, Proxy, Stage, Suite, eventually};
+use pointsman_integration_tests::{Flavour, Outcome, Plan, Proxy, Stage, Suite, eventually, program};
+use tokio::process::Command;
 use tokio::time::Instant;
 
 fn main() {
     let mut suite = Suite::new();
     let stage = suite.stage(Plan::new(Flavour::Mariadb));
     suite.test(&stage, "a transaction ends before its session does", transactions_end);
+    suite.test(&stage, "SIGTERM after drain --local cuts nothing", asked_then_terminated);
     suite.test(&stage, "not ready at once, and clients are accepted for a while", not_ready_first);
     suite.test(&stage, "a session that never ends is cut at the time limit", hard_stop);
     suite.run()
@@ -34,6 +36,29 @@ async fn transactions_end(stage: Arc<Stage>) -> Outcome {
     ends(&mut busy).await;
     assert!(proxy.ended(LIMIT).await?.success());
     assert_eq!(sandbox.primary().rows::<u32>("SELECT COUNT(*) FROM app.drained").await?, [2]);
+    Ok(())
+}
+
+/// The order in which Kubernetes ends a pod: the preStop hook, then the signal.
+async fn asked_then_terminated(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let socket = sandbox.directory().join("drain.sock");
+    let tables =
+        format!("socket = \"{}\"\n[drain]\ndelay = \"100ms\"\ntimeout = \"30s\"\n", socket.display());
+    let proxy = Proxy::start(&sandbox, &tables).await?;
+    let mut busy = proxy.connect(APP, "app").await?;
+    busy.query_drop("CREATE TABLE asked (id INT PRIMARY KEY)").await?;
+    busy.query_drop("BEGIN").await?;
+    busy.query_drop("INSERT INTO asked VALUES (1)").await?;
+    let endpoint = format!("unix:{}", socket.display());
+    let asked = Command::new(program()?).args(["drain", "--local", "--endpoint", &endpoint]).output().await?;
+    assert!(asked.status.success());
+    proxy.signal(Signal::SIGTERM).await?;
+    eventually("draining", LIMIT, async || proxy.connect(APP, "app").await.is_err()).await;
+    busy.query_drop("COMMIT").await?;
+    ends(&mut busy).await;
+    assert!(proxy.ended(LIMIT).await?.success());
+    assert_eq!(sandbox.primary().rows::<u32>("SELECT COUNT(*) FROM app.asked").await?, [1]);
     Ok(())
 }
 

@@ -64,18 +64,18 @@ async fn serve(config: Arc<Config>) -> Outcome {
         .map(|listener| tokio::spawn(listener.run(running.workers.clone(), stopped.clone())))
         .collect();
     lifecycle.advance(Phase::Serving);
-    let delay = tokio::select! {
+    let (delay, by_signal) = tokio::select! {
         ending = signals.end() => match ending {
-            Ending::Planned => config.drain.delay,
+            Ending::Planned => (config.drain.delay, true),
             // Somebody waits at a terminal.
-            Ending::Interrupted => Duration::ZERO,
+            Ending::Interrupted => (Duration::ZERO, true),
         },
-        () = lifecycle.asked_to_end() => config.drain.delay,
+        () = lifecycle.asked_to_end() => (config.drain.delay, false),
     };
     info!(delay_seconds = delay.as_secs_f64(), "draining");
     tokio::select! {
         () = drain(&config, &running, &lifecycle, delay, Doors { stop, accepting }) => {}
-        _ = signals.end() => warn!("second signal: ending at once"),
+        () = signals.end_again(by_signal) => warn!("second signal: ending at once"),
     }
     running.workers.stop();
     Ok(Exit::Ok)
@@ -172,6 +172,16 @@ impl Signals {
             _ = self.terminate.recv() => Ending::Planned,
             _ = self.interrupt.recv() => Ending::Interrupted,
         }
+    }
+
+    /// Waits until the end is asked for once more than by what began it.
+    ///
+    /// Kubernetes sends SIGTERM after `pointsman drain --local` of its preStop hook: that one repeats nothing.
+    async fn end_again(&mut self, by_signal: bool) {
+        if !by_signal && self.end().await == Ending::Interrupted {
+            return;
+        }
+        self.end().await;
     }
 }
 
