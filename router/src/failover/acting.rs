@@ -44,6 +44,8 @@ pub(super) struct Hand {
     /// Gets from this server what it lacks.
     pub(super) catching_up: Option<ServerId>,
     pub(super) promoted: Option<Duration>,
+    /// The life that it was promoted in: a restart undoes half of it.
+    pub(super) promoted_life: Option<u64>,
     pub(super) epoch_written: bool,
     pub(super) writable: bool,
     pub(super) repointed: Option<Duration>,
@@ -74,6 +76,11 @@ impl Acting {
 }
 
 impl Hand {
+    /// Whatever the step in flight brings does not matter any more.
+    pub(super) fn forget(&mut self) {
+        self.flight = None;
+    }
+
     fn flies(&self, id: StepId) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.id == id)
     }
@@ -196,6 +203,7 @@ impl Controller {
             }
             Step::Promote { .. } => {
                 hand.promoted = Some(now);
+                hand.promoted_life = report.map(|report| report.incarnation).filter(|life| *life != 0);
                 self.probe_now();
             }
             Step::WriteEpoch { .. } => hand.epoch_written = true,

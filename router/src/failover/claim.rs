@@ -35,6 +35,11 @@ impl Controller {
         };
         let primary = *primary;
         let Some(report) = self.report(primary).cloned() else { return };
+        // Who acknowledges is seen on the replicas: they get some time to answer.
+        let all_seen = self.watches.iter().all(|watch| watch.report.is_some());
+        if report.semi_sync.source && !all_seen && self.now < self.started + FIRST_PATIENCE {
+            return;
+        }
         let rows = self.watches.iter().filter_map(|watch| watch.report.as_ref()?.epoch.as_ref());
         let epoch = rows.map(|row| row.epoch).max().unwrap_or(0) + 1;
         let name = self.name(primary);
@@ -49,6 +54,7 @@ impl Controller {
             wait_for: report.semi_sync.wait_for.max(1),
             floor: Default::default(),
             lives: [(name, report.incarnation)].into(),
+            witnesses: Default::default(),
             strayed: Default::default(),
             kind: Kind::Switchover,
             accept_loss: false,
@@ -115,6 +121,7 @@ impl Controller {
         record.floor = crate::gtid::GtidSet::default();
         record.accept_loss = false;
         record.reason = reason;
+        record.witnesses = self.coordination.proxies.iter().cloned().collect();
         let primary_life =
             record.primary.as_ref().and_then(|name| Some((name.clone(), *record.lives.get(name)?)));
         let whole =
@@ -150,7 +157,7 @@ impl Controller {
         };
         let name = record.primary.as_deref().unwrap_or_default();
         let restarted = record.lives.get(name).is_some_and(|life| *life != watch.incarnation());
-        let fresh = watch.asked >= self.coordination.epoch_seen;
+        let fresh = watch.asked >= self.coordination.opened;
         let read_only = watch.report.as_ref().is_some_and(|report| report.read_only);
         restarted && fresh && (read_only || record.durability == Durability::Lossless)
     }
@@ -253,6 +260,8 @@ impl Controller {
 const PRACTICALLY_FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// With one, the promotion's own proof would wait for ever.
 const LOSSLESS_ACKERS: usize = 2;
+/// How long the first record waits for servers that do not answer.
+const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 const HOUR: Duration = Duration::from_secs(3600);
 const STAGGER: Duration = Duration::from_millis(100);
 const STAGGER_MORE: Duration = Duration::from_millis(50);

@@ -13,6 +13,7 @@ use super::settings::Settings;
 use super::verdict::Verdict;
 use super::watch::Watch;
 use super::{FROZEN_AFTER, STEP_EXPIRES, STEP_TIMEOUT, TICK_ACTING, TICK_IDLE};
+use crate::gtid::GtidSet;
 use crate::topology::ServerId;
 
 /// Decides, for one proxy, who takes writes. See [`super`].
@@ -36,6 +37,10 @@ pub struct Controller {
     /// What the data plane has confirmed: no OK from before this epoch, and the mark.
     pub(super) held: Option<(u64, Mark)>,
     pub(super) said_alive: Option<(Duration, Alive)>,
+    /// A position of the primary from after the last time that a proxy went away: everything is in it that those who are
+    /// gone have acknowledged in this epoch.
+    pub(super) baseline: Option<GtidSet>,
+    pub(super) departed: Duration,
     /// Why the primary is not replaced although there is reason to.
     pub(super) refusal: Option<String>,
     /// The newest epoch whose row this proxy has seen to outside of a promotion.
@@ -89,6 +94,8 @@ impl Controller {
             },
             held: None,
             said_alive: None,
+            baseline: None,
+            departed: Duration::ZERO,
             refusal: None,
             epoch_row_written: 0,
             maintenance_until: BTreeMap::new(),
@@ -105,6 +112,7 @@ impl Controller {
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
         if self.started == Duration::MAX {
             self.started = now;
+            self.departed = now;
             self.now = now;
             self.out.push(Action::ReadRecord);
         }
@@ -183,6 +191,9 @@ impl Controller {
         let Some(watch) = self.watch(primary) else { return };
         let Some(report) = watch.report.as_ref().filter(|_| watch.noticed == self.now) else { return };
         let (position, asked) = (report.executed.clone(), watch.asked);
+        if self.baseline.is_none() && asked > self.departed && self.primary_lives_on() {
+            self.baseline = Some(position.clone());
+        }
         // A primary that has restarted may have lost what its replicas rightly hold.
         let lives_on = self.primary_lives_on();
         for (at, other) in self.watches.iter_mut().enumerate() {

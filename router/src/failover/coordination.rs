@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::action::{Action, Level, SwapId};
 use super::controller::Controller;
 use super::event::{Message, ReadRecord, Swap};
-use super::record::{ProxyId, RECORD_FORMAT, Record, Revision};
+use super::record::{Phase, ProxyId, RECORD_FORMAT, Record, Revision};
 
 /// What this proxy knows of the coordinator.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub(super) struct Coordination {
     pub(super) changed: Duration,
     /// When the epoch was first seen here.
     pub(super) epoch_seen: Duration,
+    /// When it was first seen that the primary of this epoch takes writes.
+    pub(super) opened: Duration,
     pub(super) proxies: Vec<ProxyId>,
     /// When the last read that was answered was asked.
     pub(super) asked: Option<Duration>,
@@ -103,6 +105,10 @@ impl Controller {
         self.coordination.wall_at_zero = wall - i128::try_from(self.now.as_millis()).unwrap_or(0);
         self.coordination.asked = Some(asked);
         self.coordination.lost = None;
+        if self.coordination.proxies.iter().any(|id| !proxies.contains(id)) {
+            self.departed = self.now;
+            self.baseline = None;
+        }
         self.coordination.proxies = proxies;
         self.coordination.proxies.sort();
         self.coordination.barred = barred;
@@ -142,12 +148,25 @@ impl Controller {
             return;
         }
         let is_new_epoch = self.epoch() != record.epoch || self.coordination.record.is_none();
+        let is_open = |record: &Record| matches!(record.phase, Phase::Stable | Phase::Active);
+        if is_open(&record) && (is_new_epoch || !self.coordination.record.as_ref().is_some_and(is_open)) {
+            self.coordination.opened = self.now;
+        }
         let before = self.coordination.record.replace(record);
         self.coordination.revision = revision;
         self.coordination.changed = self.now;
         if is_new_epoch {
             self.coordination.epoch_seen = self.now;
             self.heartbeat = None;
+            // While a change goes on, nobody acknowledges: what was known of the epoch before still counts.
+            if self
+                .coordination
+                .record
+                .as_ref()
+                .is_some_and(|r| matches!(r.phase, Phase::Stable | Phase::Active))
+            {
+                self.baseline = None;
+            }
             self.upkeep.clear();
         }
         self.date_history(before.is_none());

@@ -19,20 +19,42 @@ impl Controller {
         for id in self.ids().filter(|id| *id != candidate) {
             self.bring_under(id, candidate, is_lossless);
         }
+        self.notice_restart(candidate);
         let Some(hand) = self.acting.as_ref().and_then(|acting| acting.hand(candidate)) else { return };
-        let (promoted, epoch_written) = (hand.promoted, hand.epoch_written);
-        let Some(promoted) = promoted else {
-            self.hand_order(candidate, Step::Promote { lossless: is_lossless, wait_for: record.wait_for });
-            return;
-        };
-        let seen = self.watch(candidate).is_some_and(|watch| watch.life_asked >= promoted);
-        if !epoch_written {
+        let epoch_written = hand.epoch_written;
+        if hand.promoted.is_none() {
+            if self.report(candidate).is_some_and(|report| report.executed.contains(&record.floor)) {
+                self.hand_order(
+                    candidate,
+                    Step::Promote { lossless: is_lossless, wait_for: record.wait_for },
+                );
+            }
+        } else if !epoch_written {
             let primary = self.name(candidate);
             self.hand_order(candidate, Step::WriteEpoch { epoch: record.epoch, primary });
-        } else if !seen {
-            self.probe_now();
+        } else if let Some(life) = hand.promoted_life {
+            self.swap_active(candidate, life);
         } else {
-            self.swap_active(candidate);
+            self.probe_now();
+        }
+    }
+
+    /// A candidate that has restarted since its promotion has lost its role in semi-synchronous replication.
+    fn notice_restart(&mut self, candidate: ServerId) {
+        let Some(watch) = self.watch(candidate) else { return };
+        let (life, asked) = (watch.incarnation(), watch.life_asked);
+        let Some(hand) = self.acting.as_mut().and_then(|acting| acting.hand_mut(candidate)) else { return };
+        let Some(promoted) = hand.promoted.filter(|promoted| asked >= *promoted) else { return };
+        match hand.promoted_life {
+            None => hand.promoted_life = Some(life),
+            Some(known) if known != life && asked > promoted => {
+                hand.promoted = None;
+                hand.promoted_life = None;
+                hand.epoch_written = false;
+                // What is still on its way was meant for the life before.
+                hand.forget();
+            }
+            Some(_) => {}
         }
     }
 
@@ -46,7 +68,7 @@ impl Controller {
         }
         let stopped = hand.stopped.is_some();
         let Some(report) = &watch.report else { return };
-        let floor = self.acting.as_ref().and_then(|acting| acting.floor.clone()).unwrap_or_default();
+        let floor = self.coordination.record.as_ref().map(|record| record.floor.clone()).unwrap_or_default();
         let filtered = watch.channel().is_some_and(|channel| channel.filtered);
         let fits = floor.contains(&Self::surely_holds(report));
         let has_applied = report.has_applied_all() || !watch.channel().is_some_and(|channel| channel.applies);
@@ -112,11 +134,20 @@ impl Controller {
         self.swap(record);
     }
 
-    fn swap_active(&mut self, primary: ServerId) {
+    fn swap_active(&mut self, primary: ServerId, life: u64) {
         let Some(mut record) = self.coordination.record.clone() else { return };
-        let ackers = self.acting.as_ref().map(|acting| acting.ackers.clone()).unwrap_or_default();
+        let mut ackers = self.acting.as_ref().map(|acting| acting.ackers.clone()).unwrap_or_default();
+        // Whoever may be attached already counts, whether told to or not.
+        let attached = |id: &ServerId| {
+            let report = self.report(*id).filter(|report| report.semi_sync.replica);
+            report
+                .is_some_and(|report| report.channels().iter().any(|channel| self.leads_to(channel, primary)))
+        };
+        ackers.extend(self.ids().filter(|id| *id != primary).filter(attached));
+        if self.primary() == Some(primary) {
+            ackers.extend(self.ids().filter(|id| self.is_acker(*id)));
+        }
         let name = self.name(primary);
-        let life = self.watch(primary).map_or(0, super::watch::Watch::incarnation);
         let from = record.primary.replace(name.clone());
         record.remember(Past {
             epoch: record.epoch,

@@ -5,7 +5,7 @@ use super::action::{Level, Step};
 use super::controller::Controller;
 use super::election::{Choice, Entrant, elect, maximal};
 use super::event::Mark;
-use super::record::{Durability, Kind, Phase};
+use super::record::{Durability, Kind, Phase, ProxyId};
 use super::watch::Watch;
 use crate::gtid::GtidSet;
 use crate::topology::ServerId;
@@ -41,7 +41,9 @@ impl Controller {
     fn gather(&mut self) {
         let primary = self.primary();
         for id in self.ids() {
-            if Some(id) == primary {
+            // Somebody may have made a replica of the old primary meanwhile.
+            let replicates = self.watch(id).and_then(Watch::channel).is_some();
+            if Some(id) == primary && !replicates {
                 let read = self
                     .acting
                     .as_ref()
@@ -142,10 +144,11 @@ impl Controller {
 
     fn entrant(&self, id: ServerId, acting: &Acting) -> Option<Entrant> {
         let report = self.watch(id)?.report.as_ref()?;
-        if self.errant(id).is_some() {
+        let is_primary = self.primary() == Some(id);
+        // What has not rejoined since an earlier failover may hold anything, and proves nothing.
+        if self.errant(id).is_some() || (self.is_strayed(id) && !is_primary && !self.is_acker(id)) {
             return None;
         }
-        let is_primary = self.primary() == Some(id);
         if is_primary && !self.primary_may_stand(acting) {
             return None;
         }
@@ -159,14 +162,34 @@ impl Controller {
         })
     }
 
+    fn is_strayed(&self, id: ServerId) -> bool {
+        self.coordination.record.as_ref().is_some_and(|record| record.strayed.contains(&self.name(id)))
+    }
+
     /// Transactions of a replica that the primary never had.
     pub(super) fn errant(&self, id: ServerId) -> Option<String> {
         if self.primary() == Some(id) {
             return None;
         }
+        if let Some(own) = self.own_writes(id) {
+            return Some(format!("was written to while it was a replica: {own}"));
+        }
         let uuid = self.primary().and_then(|p| self.watch(p)).and_then(|w| w.report.as_ref());
         let lossless = uuid.filter(|report| report.semi_sync.source).map(|report| report.uuid.as_str());
         self.watch(id)?.divergence.verdict(self.now, lossless)
+    }
+
+    /// What a replica wrote itself, beyond what the primary was last seen to have.
+    fn own_writes(&self, id: ServerId) -> Option<GtidSet> {
+        let floor_is_known = self.coordination.record.as_ref().is_some_and(|record| !record.floor.is_empty());
+        let of_primary = self.primary().and_then(|primary| self.report(primary))?;
+        let report = self.report(id)?;
+        if floor_is_known || of_primary.executed.is_empty() {
+            // A candidate that was given up wrote the row of its epoch.
+            return None;
+        }
+        let own = report.executed.subtract(&of_primary.executed);
+        own.names_author(report.server_id, &report.uuid).then_some(own)
     }
 
     /// The old primary may go on if it has not restarted, or if restarting loses nothing.
@@ -244,7 +267,12 @@ impl Controller {
             Durability::Lossless => self.prove_by_quorum(acting, entrants, primary_stands)?,
             Durability::Async => self.prove_by_marks(primary_stands)?,
         }
-        let marks = self.marks();
+        let mut marks = self.marks();
+        if record.durability == Durability::Async
+            && let Some(baseline) = &self.baseline
+        {
+            marks.merge(baseline);
+        }
         if best.contains(&marks) || self.loss_accepted() {
             Ok(best)
         } else {
@@ -292,11 +320,28 @@ impl Controller {
         if !self.leases_over() {
             return Err("another proxy may still acknowledge writes".into());
         }
-        let own = self.held.as_ref().is_some_and(|(_, mark)| matches!(mark, Mark::Known(_)));
-        if own || primary_stands || self.loss_accepted() {
+        if primary_stands || self.loss_accepted() {
             return Ok(());
         }
-        Err("it is not known what was acknowledged last: the servers' answers carry no GTIDs".into())
+        if self.baseline.is_none() {
+            return Err("it is not known what a proxy that is gone had acknowledged".into());
+        }
+        let Some(record) = &self.coordination.record else { return Ok(()) };
+        let mut witnesses = record.witnesses.iter().chain(&self.coordination.proxies);
+        match witnesses.find(|id| !self.has_testified(id)) {
+            Some(silent) => Err(format!("the proxy {silent} has not said what it acknowledged last")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it is known what a proxy has acknowledged at most.
+    fn has_testified(&self, id: &ProxyId) -> bool {
+        let said = if *id == self.settings.proxy {
+            self.held.as_ref()
+        } else {
+            self.peers.get(id).and_then(|peer| peer.fenced.as_ref())
+        };
+        said.is_some_and(|(epoch, mark)| *epoch >= self.epoch() && matches!(mark, Mark::Known(_)))
     }
 
     /// Everything that any proxy is known to have acknowledged.

@@ -76,7 +76,7 @@ impl Controller {
             };
         }
         let read_only = watch.report.as_ref().is_some_and(|report| report.read_only);
-        if read_only && watch.asked >= self.coordination.epoch_seen {
+        if read_only && watch.asked >= self.coordination.opened {
             return Verdict::ReadOnly { reason: format!("{name} was set read-only") };
         }
         Verdict::Alive

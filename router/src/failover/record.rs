@@ -40,6 +40,9 @@ pub struct Record {
     /// were known to hold everything from before. What has restarted since may have thrown away its relay log.
     #[serde(default)]
     pub lives: BTreeMap<String, u64>,
+    /// The proxies that were registered at the time of the claim: what each has acknowledged must be known.
+    #[serde(default)]
+    pub witnesses: BTreeSet<ProxyId>,
     /// Servers that Pointsman brings under the primary: former primaries, and replicas that were away.
     #[serde(default)]
     pub strayed: BTreeSet<String>,
@@ -188,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_record_is_stable_json() {
-        let text = r#"{"format":1,"epoch":7,"phase":"chosen","primary":"db-1","candidate":"db-2","durability":"lossless","ackers":["db-2","db-3"],"wait_for":1,"floor":"0-1-42","lives":{"db-2":5},"strayed":["db-1"],"kind":"automatic","accept_loss":false,"actor":"x-1","reason":"connection refused","paused":false,"maintenance":{},"history":[]}"#;
+        let text = r#"{"format":1,"epoch":7,"phase":"chosen","primary":"db-1","candidate":"db-2","durability":"lossless","ackers":["db-2","db-3"],"wait_for":1,"floor":"0-1-42","lives":{"db-2":5},"witnesses":["x-1"],"strayed":["db-1"],"kind":"automatic","accept_loss":false,"actor":"x-1","reason":"connection refused","paused":false,"maintenance":{},"history":[]}"#;
         let record: Record = serde_json::from_str(text).unwrap();
         assert_eq!(record.floor, GtidSet::parse(Flavour::Mariadb, "0-1-42").unwrap());
         assert_eq!(serde_json::to_string(&record).unwrap(), text);

@@ -25,7 +25,7 @@ impl Controller {
         let (Some(record), Some(primary)) = (self.coordination.record.clone(), self.primary()) else {
             return;
         };
-        let Some(watch) = self.watch(primary).filter(|w| w.up() && w.asked >= self.coordination.epoch_seen)
+        let Some(watch) = self.watch(primary).filter(|w| w.up() && w.asked >= self.coordination.opened)
         else {
             return;
         };
@@ -44,9 +44,20 @@ impl Controller {
                 self.upkeep_order(primary, Step::WriteEpoch { epoch: record.epoch, primary: name });
             }
         }
+        if report.read_only && self.was_fenced_late(&record) {
+            self.upkeep_order(primary, Step::SetWritable);
+        }
         for id in self.ids().filter(|id| *id != primary) {
             self.tend_replica(id, primary, &report);
         }
+    }
+
+    /// The primary was fenced and then chosen again, so that what was sent against it may have come last.
+    ///
+    /// At any other time a primary that is read-only was made so by somebody, and stays so.
+    fn was_fenced_late(&self, record: &Record) -> bool {
+        let again = record.history.last().is_some_and(|past| past.from.as_ref() == Some(&past.to));
+        again && self.now < self.coordination.epoch_seen + super::FENCE_TIMEOUT + super::SETTLE
     }
 
     /// The record as it should be, if it should be another one.
@@ -100,16 +111,20 @@ impl Controller {
     /// Replicates from the primary and has caught up with it.
     fn follows_closely(&self, id: ServerId) -> bool {
         let Some(watch) = self.watch(id).filter(|watch| watch.up()) else { return false };
-        let fresh = watch.asked >= self.coordination.epoch_seen;
+        let fresh = watch.asked >= self.coordination.opened;
         fresh
             && watch.whole
             && watch.channel().is_some_and(|channel| runs(channel) && self.leads_to_primary(channel))
     }
 
     pub(super) fn leads_to_primary(&self, channel: &Channel) -> bool {
-        let Some(primary) = self.primary() else { return false };
-        let Some(server) = self.settings.servers.get(usize::from(primary.0)) else { return false };
-        let identity = self.report(primary).is_some_and(|report| {
+        self.primary().is_some_and(|primary| self.leads_to(channel, primary))
+    }
+
+    /// Whether a channel's source is `source`.
+    pub(super) fn leads_to(&self, channel: &Channel, source: ServerId) -> bool {
+        let Some(server) = self.settings.servers.get(usize::from(source.0)) else { return false };
+        let identity = self.report(source).is_some_and(|report| {
             let uuid = !report.uuid.is_empty() && channel.source_uuid.eq_ignore_ascii_case(&report.uuid);
             uuid || (channel.source_server_id != 0 && channel.source_server_id == report.server_id)
         });
@@ -124,13 +139,20 @@ impl Controller {
         if record.maintenance.contains_key(&name) {
             return;
         }
-        let Some(watch) = self.watch(id).filter(|w| w.up() && w.asked >= self.coordination.epoch_seen) else {
+        let Some(watch) = self.watch(id).filter(|w| w.up() && w.asked >= self.coordination.opened) else {
             return;
         };
         let Some(report) = watch.report.clone() else { return };
         let channel = report.channels().first();
         let placed = channel.is_some_and(|channel| self.leads_to_primary(channel));
         let running = channel.is_some_and(runs);
+        let was_primary =
+            record.history.iter().any(|past| past.to == name || past.from.as_ref() == Some(&name));
+        if placed && !report.read_only && was_primary {
+            self.note(Level::Alarm, format!("{name} is a replica and accepts writes: it is set read-only"));
+            self.upkeep_order(id, Step::SetReadOnly { deadline: super::STEP_EXPIRES });
+            return;
+        }
         let lost_its_threads = watch.returned && placed && !running;
         if !strayed && !lost_its_threads {
             return;

@@ -60,6 +60,11 @@ impl MariadbPosition {
         Self { last: self.last.iter().filter(further).copied().collect() }
     }
 
+    /// Whether a server wrote the last transaction of any domain.
+    pub fn names_author(&self, server_id: u32) -> bool {
+        self.last.iter().any(|last| last.server == server_id)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.last.is_empty()
     }

@@ -118,6 +118,15 @@ impl GtidSet {
         }
     }
 
+    /// Whether a server wrote any of this itself: the last transaction of a domain, or of a set any.
+    pub fn names_author(&self, server_id: u32, uuid: &str) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Mariadb(position) => position.names_author(server_id),
+            Self::Mysql(set) => set.names_author(uuid),
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }

@@ -80,6 +80,11 @@ impl MysqlSet {
         Self { sources: self.sources.iter().filter_map(left).collect() }
     }
 
+    /// Whether the server `uuid` wrote any of it.
+    pub fn names_author(&self, uuid: &str) -> bool {
+        parse_uuid(uuid.as_bytes()).is_some_and(|uuid| self.sources.iter().any(|source| source.uuid == uuid))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.sources.is_empty()
     }
