@@ -8,6 +8,7 @@ use std::time::Instant;
 use pointsman_config::Config;
 use pointsman_router::classify::Catalogue;
 use pointsman_router::gtid::GtidSet;
+use pointsman_router::intent::Flavour;
 use pointsman_router::topology::{ServerId, Topology};
 use tokio::sync::{mpsc, watch};
 
@@ -129,6 +130,18 @@ pub struct SessionDefaults {
     pub wait_timeout_seconds: u64,
     pub interactive_timeout_seconds: u64,
     pub max_allowed_packet: u64,
+    /// The global character set as an element of a SET list, `NAMES 'utf8mb4' COLLATE '...'`; empty where it is none.
+    pub names: String,
+}
+
+impl SessionDefaults {
+    /// What [`Self::names`] means for a session that is reset: MariaDB goes back to what the login asked for.
+    pub fn names_after_reset(&self, flavour: Flavour) -> String {
+        match flavour {
+            Flavour::Mysql => self.names.clone(),
+            Flavour::Mariadb => String::new(),
+        }
+    }
 }
 
 impl Defaults {

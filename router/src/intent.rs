@@ -233,6 +233,15 @@ impl fmt::Display for Reason {
     }
 }
 
+impl Intent {
+    /// Whether it has to run where the previous statement did. What may write goes to the primary all the same,
+    /// even if it asks about the statement before: `UPDATE ...; SELECT ROW_COUNT()`.
+    pub fn asks_back(&self) -> bool {
+        self.target != Target::Primary
+            && (self.kind == Kind::Diagnostics || self.needs.contains(Needs::DIAGNOSTICS))
+    }
+}
+
 impl Kind {
     /// The name in metrics labels and in `explain`.
     pub fn name(self) -> &'static str {

@@ -16,7 +16,7 @@ pub(crate) struct Answer {
 #[derive(Debug, Default, PartialEq)]
 struct Set {
     columns: Vec<String>,
-    rows: Vec<Vec<Value>>,
+    rows: Vec<Vec<String>>,
     affected_rows: u64,
     last_insert_id: Option<u64>,
     warnings: u16,
@@ -57,14 +57,23 @@ impl Answer {
 
     async fn take<P: Protocol>(&mut self, mut result: QueryResult<'_, '_, P>) -> Result<(), Error> {
         loop {
-            let columns: Vec<String> = result.columns_ref().iter().map(describe).collect();
+            let mut columns: Vec<String> = result.columns_ref().iter().map(describe).collect();
             let mut set = Set::end_of(&result);
             // Also takes what has no rows, and goes on to the next result.
             let rows: Vec<Row> = result.collect().await?;
             if !columns.is_empty() {
                 set = Set::end_of(&result);
             }
-            self.sets.push(Set { columns, rows: rows.into_iter().map(Row::unwrap).collect(), ..set });
+            let rows: Vec<Vec<Value>> = rows.into_iter().map(Row::unwrap).collect();
+            for (at, column) in columns.iter_mut().enumerate() {
+                // The type of a user variable that is NULL is that of its last value, which MySQL keeps on the connection.
+                let is_null = rows.iter().all(|row| row.get(at) == Some(&Value::NULL));
+                if is_null && column.starts_with('@') && !column.starts_with("@@") {
+                    "a user variable".clone_into(column);
+                }
+            }
+            let shown = |row: &Vec<Value>| row.iter().map(|value| value.as_sql(true)).collect();
+            self.sets.push(Set { columns, rows: rows.iter().map(shown).collect(), ..set });
             if result.is_empty() {
                 return Ok(());
             }

@@ -97,16 +97,21 @@ async fn session(pair: Pair, mut random: StdRng, pins: Arc<Semaphore>) -> Outcom
         let block = script.block(&mut random);
         let permit = match &block {
             Block::Free(_) => None,
-            Block::Pinned(_) => {
-                // Ends a pin that lasts until the next statement, lest its owner waits here with the connection.
-                compare(&mut both, &Step::Text("DO 0".to_owned()), &mut history).await?;
-                Some(pins.acquire().await?)
-            }
+            Block::Pinned(_) => match pins.try_acquire() {
+                Ok(permit) => Some(permit),
+                Err(_) => {
+                    // Whatever pins the session, it must not wait here with a connection.
+                    let same = compare(&mut both, &Step::Reset, &mut history).await;
+                    same.map_err(|failure| told(&pair, &history, failure))?;
+                    Some(pins.acquire().await?)
+                }
+            },
         };
         let (Block::Free(steps) | Block::Pinned(steps)) = block;
         for step in steps {
             if matches!(step, Step::Reconnect) {
-                both = reconnect(&pair, both).await?;
+                history.push(step.to_string());
+                both = reconnect(&pair, both).await.map_err(|failure| told(&pair, &history, failure))?;
             } else {
                 compare(&mut both, &step, &mut history)
                     .await
@@ -115,7 +120,8 @@ async fn session(pair: Pair, mut random: StdRng, pins: Arc<Semaphore>) -> Outcom
         }
         drop(permit);
         if random.random_ratio(1, 40) {
-            both = reconnect(&pair, both).await?;
+            history.push(Step::Reconnect.to_string());
+            both = reconnect(&pair, both).await.map_err(|failure| told(&pair, &history, failure))?;
         }
     }
     both.proxied.disconnect().await?;

@@ -31,6 +31,10 @@ impl CharacterSet {
     /// The elements of a SET list that put it back; empty where nothing is known.
     pub fn elements(&self) -> String {
         let Self { client, results, collation } = self;
+        // Only NAMES says the collation of results too, which MySQL names in the description of columns.
+        if !client.is_empty() && client == results && is_of(collation, client) {
+            return format!("NAMES {client} COLLATE {collation}");
+        }
         let names = [
             ("character_set_client", client),
             ("character_set_results", results),
@@ -39,6 +43,13 @@ impl CharacterSet {
         let known = names.into_iter().filter(|(_, name)| !name.is_empty());
         known.map(|(variable, name)| format!("{variable} = {name}")).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Whether a collation is one of a character set; both in quotes.
+fn is_of(collation: &str, charset: &str) -> bool {
+    let charset = charset.trim_matches('\'');
+    let rest = collation.trim_matches('\'').strip_prefix(charset);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
 /// The statement that sets our trackers, and the character set that the login asked for.
@@ -241,6 +252,9 @@ mod tests {
                 ", character_set_client = 'utf8mb4', character_set_results = NULL, \
                  collation_connection = 'utf8mb4_unicode_ci'"
             ));
+            let general = CharacterSet { results: String::from("'utf8mb4'"), ..utf8.clone() };
+            let sql = base_set_sql(flavour, &general);
+            assert!(sql.ends_with(", NAMES 'utf8mb4' COLLATE 'utf8mb4_unicode_ci'"), "{sql}");
             assert_eq!(login_set_sql(flavour, 224), trackers_sql(flavour));
             assert!(login_set_sql(flavour, 2304).contains("WHERE ID = 2304"));
         }

@@ -52,23 +52,46 @@ pub async fn bring_to(connection: &mut ServerConnection, session: &SessionState)
     Ok(true)
 }
 
-/// COM_RESET_CONNECTION, after which our own trackers must be set again.
+/// COM_RESET_CONNECTION, after which our own trackers must be set again. It takes LAST_INSERT_ID() away.
 ///
 /// # Errors
 ///
 /// As [`bring_to`].
 pub async fn reset(connection: &mut ServerConnection) -> Result<(), SyncError> {
+    save_insert_id(connection).await?;
     let answer = inject::command(connection, &[COM_RESET_CONNECTION], Grammar::Ok, STEP_TIMEOUT).await?;
     expect_ok(answer)?;
     connection.prepared.clear();
-    connection.insert_id = None;
     let sql = base_set_sql(connection.flavour, &connection.character_set);
     expect_ok(inject::query(connection, sql.as_bytes(), STEP_TIMEOUT).await?)?;
     connection.state.after_reset();
     Ok(())
 }
 
-async fn apply(connection: &mut ServerConnection, steps: &[Step]) -> Result<(), SyncError> {
+/// Asks for the LAST_INSERT_ID() of the session that used the connection before, if that session still lives.
+///
+/// # Errors
+///
+/// As [`bring_to`].
+pub async fn save_insert_id(connection: &mut ServerConnection) -> Result<(), SyncError> {
+    let Some(saved) = connection.insert_id.take() else { return Ok(()) };
+    if std::sync::Arc::strong_count(&saved) < 2 {
+        return Ok(());
+    }
+    let value = inject::scalar(connection, b"SELECT LAST_INSERT_ID()", STEP_TIMEOUT).await?;
+    let parsed = value.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+    if let Some(id) = parsed {
+        saved.set(id);
+    }
+    Ok(())
+}
+
+/// Sends the steps of a plan, each awaited.
+///
+/// # Errors
+///
+/// As [`bring_to`].
+pub async fn apply(connection: &mut ServerConnection, steps: &[Step]) -> Result<(), SyncError> {
     for step in steps {
         let answer = match step {
             Step::InitDb(schema) => {

@@ -31,7 +31,14 @@ const SHARED: [&str; 16] = [
 ];
 
 /// Variables of the primary that are needed for themselves.
-const OWN: [&str; 3] = ["wait_timeout", "interactive_timeout", "max_allowed_packet"];
+const OWN: [&str; 6] = [
+    "wait_timeout",
+    "interactive_timeout",
+    "max_allowed_packet",
+    "character_set_client",
+    "character_set_results",
+    "collation_connection",
+];
 
 /// Reads the global values of one server.
 ///
@@ -69,7 +76,16 @@ pub(super) fn compare(primary: &Values, replicas: &[Values]) -> SessionDefaults 
         wait_timeout_seconds: number("wait_timeout"),
         interactive_timeout_seconds: number("interactive_timeout"),
         max_allowed_packet: number("max_allowed_packet"),
+        names: names(primary).unwrap_or_default(),
     }
+}
+
+/// The global character set, where one element says all of it.
+fn names(values: &Values) -> Option<String> {
+    let client = values.get("character_set_client")?;
+    let collation = values.get("collation_connection")?;
+    let whole = values.get("character_set_results") == Some(client) && collation.starts_with(client.as_str());
+    whole.then(|| format!("NAMES {} COLLATE {}", literal(client), literal(collation)))
 }
 
 /// The value as SQL text.
@@ -108,5 +124,23 @@ mod tests {
         // What one server does not know cannot be set there.
         assert_eq!(compare(&values("old_mode=x"), &[values("a=b")]).variables, []);
         assert!(!compare(&values("autocommit=OFF"), &[]).autocommit);
+    }
+
+    #[test]
+    fn names_the_global_character_set() {
+        let check = |text: &str, expected: &str| assert_eq!(compare(&values(text), &[]).names, expected);
+        check(
+            "character_set_client=utf8mb4 character_set_results=utf8mb4 collation_connection=utf8mb4_bin",
+            "NAMES 'utf8mb4' COLLATE 'utf8mb4_bin'",
+        );
+        check(
+            "character_set_client=utf8mb4 character_set_results=latin1 collation_connection=utf8mb4_bin",
+            "",
+        );
+        check(
+            "character_set_client=latin1 character_set_results=latin1 collation_connection=utf8mb4_bin",
+            "",
+        );
+        check("autocommit=OFF", "");
     }
 }

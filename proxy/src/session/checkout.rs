@@ -213,31 +213,49 @@ impl Session {
     ) -> Result<(), SyncError> {
         let is_own = connection.owner == self.slot.id;
         if !is_own {
-            save_insert_id(connection).await?;
-            forget_warnings(connection).await?;
+            sync::save_insert_id(connection).await?;
         }
+        let follows = self.last_server == Some(connection.server)
+            && self.last_used.get(usize::from(connection.server.0)) == Some(&connection.serial);
         if sync::bring_to(connection, &self.state).await? {
             self.worker.counters.state_applications.one();
         }
-        let insert_id_is_here = is_own && self.insert_id_at() == Some(connection.serial);
-        if needs.contains(Needs::INSERT_ID) && !insert_id_is_here {
-            self.set_insert_id(connection).await?;
+        if !is_own || !follows {
+            forget_warnings(connection, needs).await?;
         }
         connection.owner = self.slot.id;
-        Ok(())
+        self.carry_insert_id(connection, needs).await
     }
 
-    /// The connection on which this session's LAST_INSERT_ID() is right by itself.
-    fn insert_id_at(&self) -> Option<u64> {
-        self.insert_id.as_ref().map(|(serial, _)| *serial)
-    }
-
-    async fn set_insert_id(&self, connection: &mut ServerConnection) -> Result<(), SyncError> {
+    /// Makes LAST_INSERT_ID() right on a connection of this session's, for a statement that asks for it.
+    pub(super) async fn carry_insert_id(
+        &self,
+        connection: &mut ServerConnection,
+        needs: Needs,
+    ) -> Result<(), SyncError> {
+        // A reset on the way into the session's state takes it away from where it was made.
+        let made_at = self.insert_id.as_ref().map(|(serial, _)| *serial);
+        let is_here = connection.insert_id.is_some() && made_at == Some(connection.serial);
+        if !needs.contains(Needs::INSERT_ID) || is_here {
+            return Ok(());
+        }
+        self.ask_for_insert_id().await;
         let value = self.insert_id.as_ref().map_or(0, |(_, saved)| saved.get());
         let sql = format!("SET last_insert_id = {value}");
         match inject::query(connection, sql.as_bytes(), INSERT_ID_TIMEOUT).await? {
             inject::Answer::Ok(_) => Ok(()),
             inject::Answer::Err(error) => Err(SyncError::Refused(error)),
+        }
+    }
+
+    /// An answer's insert id is not always what LAST_INSERT_ID() is then: asks, if nobody has used the connection since.
+    async fn ask_for_insert_id(&self) {
+        let Some((serial, _)) = &self.insert_id else { return };
+        let Some(primary) = self.worker.topology().primary else { return };
+        let Some(mut own) = self.worker.pool.take_own(primary, *serial, self.slot.id) else { return };
+        // A connection that cannot answer is closed.
+        if sync::save_insert_id(&mut own).await.is_ok() {
+            self.worker.pool.give_back(own);
         }
     }
 
@@ -258,31 +276,17 @@ impl Session {
     }
 }
 
-/// Asks for the LAST_INSERT_ID() of the session that used the connection before, if that session still lives.
-async fn save_insert_id(connection: &mut ServerConnection) -> Result<(), SyncError> {
-    let Some(saved) = connection.insert_id.take() else { return Ok(()) };
-    if std::sync::Arc::strong_count(&saved) < 2 {
-        return Ok(());
-    }
-    let value = inject::scalar(connection, b"SELECT LAST_INSERT_ID()", INSERT_ID_TIMEOUT).await?;
-    let parsed = value.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-    if let Some(id) = parsed {
-        saved.set(id);
+/// MariaDB keeps the warnings of a statement until the next one that uses a table, so a session that asks after
+/// `SELECT 1` would be told another's, or its own of long ago.
+/// MySQL keeps them until the next statement that does not ask for them; what we have just set may have left some.
+async fn forget_warnings(connection: &mut ServerConnection, needs: Needs) -> Result<(), SyncError> {
+    let kept = connection.has_warnings && connection.flavour == Flavour::Mariadb;
+    if kept || needs.contains(Needs::DIAGNOSTICS) {
+        inject::scalar(connection, b"SELECT 0 FROM (SELECT 0) AS t", WARNINGS_TIMEOUT).await?;
+        connection.has_warnings = false;
     }
     Ok(())
 }
 
-/// MariaDB keeps the warnings of a statement until the next one that uses a table, so a session that asks after
-/// `SELECT 1` would be told another's.
-async fn forget_warnings(connection: &mut ServerConnection) -> Result<(), SyncError> {
-    if !connection.has_warnings {
-        return Ok(());
-    }
-    connection.has_warnings = false;
-    match connection.flavour {
-        Flavour::Mariadb => sync::reset(connection).await,
-        Flavour::Mysql => Ok(()),
-    }
-}
-
+const WARNINGS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 const INSERT_ID_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

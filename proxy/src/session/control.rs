@@ -21,12 +21,12 @@ impl Session {
 
     pub(super) async fn reset_connection(&mut self, len: usize) -> Result<(), SessionError> {
         self.consume(len);
+        self.insert_id = None;
         self.drop_server_state().await;
         self.state.reset();
         self.raise_floor_to_acknowledged();
         self.statements = Statements::default();
         self.last = super::checkout::LastStatement::default();
-        self.insert_id = None;
         self.answer_ok().await
     }
 

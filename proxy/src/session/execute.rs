@@ -162,6 +162,8 @@ impl Session {
                 PreparedUse::Prepare(id) => Some(id),
                 PreparedUse::None | PreparedUse::Execute(_) | PreparedUse::Continue(_) => None,
             },
+            read_only_transaction: self.state.in_read_only_transaction()
+                && self.worker.topology().primary != Some(connection.server),
             infile_allowed: matches!(job.intent.kind, Kind::LoadLocal | Kind::Multi | Kind::Call),
         };
         let deprecate_eof = connection.capabilities.contains(Capabilities::DEPRECATE_EOF);
@@ -297,7 +299,10 @@ impl Session {
         }
         self.last_server = Some(connection.server);
         self.last.row_count = reply.row_count;
-        self.last.found_rows = reply.rows;
+        // An answer without rows leaves what the last one with rows said.
+        if reply.error.is_none() && reply.row_count < 0 && !self.repeats_warnings(job) {
+            self.last.found_rows = reply.rows;
+        }
         connection.has_warnings |= reply.warnings > 0 || reply.error.is_some();
         self.note_cursor(job, reply);
         self.note_prepared(job, &mut connection, reply);
@@ -308,6 +313,20 @@ impl Session {
         }
         connection.state.adopt(&self.state);
         self.settle(connection);
+    }
+
+    /// SHOW WARNINGS and SHOW ERRORS, whose rows FOUND_ROWS() does not count; SHOW COUNT(*) WARNINGS is a SELECT.
+    fn repeats_warnings(&self, job: &Job) -> bool {
+        if job.intent.kind != Kind::Diagnostics || job.continues {
+            return false;
+        }
+        match Command::parse(&self.client.bytes()[HEADER_LEN..job.len], &self.login.capabilities) {
+            Ok(Command::Query(query)) => {
+                let sql = query.sql.trim_ascii_start();
+                sql.get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"show")) && !sql.contains(&b'(')
+            }
+            Ok(_) | Err(_) => false,
+        }
     }
 
     fn note_set_option(&mut self, job: &Job) {

@@ -140,6 +140,7 @@ impl Session {
             ignore_space: self.login.capabilities.contains(Capabilities::IGNORE_SPACE),
             collation: self.login.collation,
             variables: defaults.variables.clone(),
+            names_after_reset: defaults.names_after_reset(flavour),
         });
         self.state.raise_floor(&self.worker.shared.acknowledged.current());
         self.statements = Statements::default();

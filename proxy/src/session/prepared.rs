@@ -10,13 +10,14 @@ use pointsman_protocol::packet::{HEADER_LEN, write_packet};
 use pointsman_protocol::response::Grammar;
 use pointsman_router::classify::Classified;
 use pointsman_router::intent::{Effects, Intent, Kind, Needs};
-use pointsman_router::session::Pins;
+use pointsman_router::session::{Pins, Reading, Steps};
 
 use super::Session;
 use super::command::{Job, PreparedUse};
 use crate::backend::connection::ServerConnection;
 use crate::backend::inject::{self, Answer};
 use crate::backend::prepared::StatementKey;
+use crate::backend::sync::{self, SyncError};
 use crate::error::{ClientError, SessionError};
 
 /// The statements that the client has prepared and not closed.
@@ -42,6 +43,8 @@ pub(super) enum Readiness {
 struct Statement {
     /// The payload of the client's COM_STMT_PREPARE.
     prepare: Arc<[u8]>,
+    /// How the text was read then: later changes of the schema are none of its.
+    reading: Reading,
     classified: Classified,
     parameters: u16,
     /// The parameter types as the client last sent them: its later executions leave them out.
@@ -94,6 +97,7 @@ impl Session {
         };
         let statement = Statement {
             prepare: text[HEADER_LEN..].into(),
+            reading: self.state.reading(),
             classified,
             parameters: 0,
             types: Arc::new([]),
@@ -186,8 +190,13 @@ impl Session {
                     return Ok(Readiness::NoStatement);
                 };
                 let prepare = statement.prepare.clone();
+                let detour = connection.state.detour(&self.state, &statement.reading);
                 self.worker.counters.prepares.one();
-                match (prepare_on(connection, key, &prepare).await?, connection.prepared.find(key)) {
+                let readiness = match detour {
+                    None => prepare_on(connection, key, &prepare).await?,
+                    Some(detour) => prepare_as_then(connection, key, &prepare, &detour).await?,
+                };
+                match (readiness, connection.prepared.find(key)) {
                     (Readiness::Ready, Some(known)) => known,
                     (Readiness::Ready, None) => return Ok(Readiness::NoStatement),
                     (other, _) => return Ok(other),
@@ -334,6 +343,26 @@ async fn prepare_on(
         Answer::Ok(None) => Readiness::NoStatement,
         Answer::Err(error) => Readiness::Refused(error),
     })
+}
+
+/// Prepares a text where it is read as it was when the client prepared it: unqualified names keep their schema.
+async fn prepare_as_then(
+    connection: &mut ServerConnection,
+    key: StatementKey,
+    prepare: &[u8],
+    (there, back): &(Steps, Steps),
+) -> io::Result<Readiness> {
+    let in_between = || io::Error::other("the server refused a state that the session had before");
+    match sync::apply(connection, there).await {
+        Ok(()) => {}
+        // Only the first of several leaves the connection as it was.
+        Err(SyncError::Refused(error)) if there.len() == 1 => return Ok(Readiness::Refused(error)),
+        Err(SyncError::Io(error)) => return Err(error),
+        Err(SyncError::Refused(_) | SyncError::Unusable) => return Err(in_between()),
+    }
+    let readiness = prepare_on(connection, key, prepare).await?;
+    sync::apply(connection, back).await.map_err(|_refused| in_between())?;
+    Ok(readiness)
 }
 
 fn execute_types(

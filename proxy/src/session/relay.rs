@@ -70,6 +70,9 @@ pub struct RelayOptions {
     /// The id that takes the place of the server's in a COM_STMT_PREPARE answer.
     pub statement_id: Option<u32>,
     pub infile_allowed: bool,
+    /// The statement runs in a READ ONLY transaction on a replica. MariaDB looks at its own read_only first, of which
+    /// the client knows nothing.
+    pub read_only_transaction: bool,
 }
 
 /// Which errors mean that a read should run elsewhere.
@@ -190,10 +193,7 @@ impl<'a> Relay<'a> {
         let packet = &bytes[ahead..ahead + len];
         let payload = &packet[HEADER_LEN..];
         let rewritten = match kind {
-            EndKind::Err => {
-                self.on_err(payload, connection.capabilities)?;
-                None
-            }
+            EndKind::Err => self.on_err(packet, connection)?,
             EndKind::Eof => {
                 let eof = EofPacket::parse(payload).map_err(|error| self.server_error(malformed(error)))?;
                 self.reply.status = eof.status;
@@ -227,8 +227,13 @@ impl<'a> Relay<'a> {
         }
     }
 
-    fn on_err(&mut self, payload: &[u8], capabilities: Capabilities) -> Result<(), RelayError> {
-        let err = ErrPacket::parse(payload, capabilities);
+    /// Takes what an ERR packet says; gives another one where that would name a replica's own state.
+    fn on_err(
+        &mut self,
+        packet: &[u8],
+        connection: &ServerConnection,
+    ) -> Result<Option<Vec<u8>>, RelayError> {
+        let err = ErrPacket::parse(&packet[HEADER_LEN..], connection.capabilities);
         let err = err.map_err(|error| self.server_error(malformed(error)))?;
         if self.reply.bytes == 0 && self.options.hold_back.applies_to(err.code) {
             let sqlstate = err.sqlstate.unwrap_or(*b"HY000");
@@ -237,7 +242,17 @@ impl<'a> Relay<'a> {
         }
         self.reply.error = Some(err.code);
         self.reply.row_count = -1;
-        Ok(())
+        if !self.options.read_only_transaction || !matches!(err.code, ER_OPTION_PREVENTS | ER_READ_ONLY_MODE)
+        {
+            return Ok(None);
+        }
+        self.reply.error = Some(ER_READ_ONLY_TRANSACTION);
+        let text = match connection.flavour {
+            Flavour::Mariadb => "Cannot execute statement in a READ ONLY transaction",
+            Flavour::Mysql => "Cannot execute statement in a READ ONLY transaction.",
+        };
+        let sequence = packet[HEADER_LEN - 1];
+        Ok(Some(ClientError::new(ER_READ_ONLY_TRANSACTION, b"25006", text).packet(sequence)))
     }
 
     /// Takes what an OK packet says; gives the packet in another form when the client cannot read this one.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pointsman_router::intent::{Action, Consistency, Hint, Kind, Needs};
+use pointsman_router::intent::{Action, Consistency, Hint, Kind};
 use pointsman_router::route::{self, Asked, Decision, Refusal, Wait};
 use pointsman_router::topology::{ServerId, Topology};
 
@@ -158,7 +158,7 @@ impl Session {
     /// The server whose idle connection still holds what the job asks about.
     fn where_previous_ran(&self, job: &Job, attempts: &Attempts) -> Option<ServerId> {
         let server = self.last_server.filter(|server| !attempts.excluded.contains(server))?;
-        let asks = job.intent.needs.contains(Needs::DIAGNOSTICS) && self.held.is_none();
+        let asks = job.intent.asks_back() && self.held.is_none();
         (asks && self.diagnostics_are_at_hand()).then_some(server)
     }
 
@@ -180,6 +180,9 @@ impl Session {
         };
         let server = connection.server;
         let lost = |source| SessionError::StateLost { server, source };
+        if self.carry_insert_id(&mut connection, job.intent.needs).await.is_err() {
+            return Err(lost(std::io::ErrorKind::ConnectionAborted.into()));
+        }
         match self.is_prepared_for(&mut connection, job).await.map_err(lost)? {
             Readiness::Ready => {}
             Readiness::NoStatement => {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use pointsman_protocol::command::Command;
 use pointsman_protocol::packet::{HEADER_LEN, write_packet};
 use pointsman_router::classify::{self, Call};
-use pointsman_router::intent::Needs;
+use pointsman_router::intent::{Kind, Needs};
 
 use super::Session;
 use super::command::Job;
@@ -33,7 +33,9 @@ impl Session {
         let mut edits = Vec::new();
         // An answer that names connections is translated as a whole: there the server's own id is right.
         if job.intent.needs.contains(Needs::CONNECTION_ID) && !job.intent.needs.contains(Needs::PROCESS_IDS) {
-            self.edit_calls(sql, "connection_id", &self.slot.id.to_string(), &mut edits);
+            // With the type of the function: as long as the longest number that it gives.
+            let id = format!("CAST({:010} AS UNSIGNED)", self.slot.id);
+            self.edit_calls(sql, "connection_id", &id, &mut edits);
         }
         if job.intent.needs.contains(Needs::SOCKET) {
             let socket = self.own_socket();
@@ -41,9 +43,12 @@ impl Session {
                 edits.push(edit(sql, &call, &socket));
             }
         }
-        if runs_now && job.intent.needs.contains(Needs::DIAGNOSTICS) && !self.diagnostics_are_at_hand() {
-            self.edit_calls(sql, "row_count", &self.last.row_count.to_string(), &mut edits);
-            self.edit_calls(sql, "found_rows", &self.last.found_rows.to_string(), &mut edits);
+        // Of several statements, the later ones ask about the first.
+        let asks_back = job.intent.needs.contains(Needs::DIAGNOSTICS) && job.intent.kind != Kind::Multi;
+        if runs_now && asks_back && !self.diagnostics_are_at_hand() {
+            self.edit_calls(sql, "row_count", &big_integer(self.last.row_count), &mut edits);
+            let found_rows = i64::try_from(self.last.found_rows).unwrap_or(i64::MAX);
+            self.edit_calls(sql, "found_rows", &big_integer(found_rows), &mut edits);
         }
         if edits.is_empty() {
             return;
@@ -93,6 +98,15 @@ fn edit(sql: &[u8], call: &Call, value: &str) -> Edit {
     Edit { range: call.range.clone(), text }
 }
 
+/// An expression of the type BIGINT, which both functions have; a short literal would be an INT on MariaDB.
+fn big_integer(value: i64) -> String {
+    if value < 0 {
+        format!("(-{}+{})", i64::MAX, i64::MAX.wrapping_add(value))
+    } else {
+        format!("({}-{})", i64::MAX, i64::MAX - value)
+    }
+}
+
 fn apply(sql: &[u8], mut edits: Vec<Edit>) -> Vec<u8> {
     edits.sort_by_key(|edit| edit.range.start);
     let mut out = Vec::with_capacity(sql.len() + 64);
@@ -111,6 +125,12 @@ const SUBSTITUTED: Needs = Needs::CONNECTION_ID.union(Needs::SOCKET).union(Needs
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn big_integers() {
+        assert_eq!(big_integer(3), "(9223372036854775807-9223372036854775804)");
+        assert_eq!(big_integer(-1), "(-9223372036854775807+9223372036854775806)");
+    }
 
     #[test]
     fn edits_keep_what_stands_around_them() {

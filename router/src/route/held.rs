@@ -1,7 +1,7 @@
 //! What binds a session to the connection that it holds, and what makes it leave a replica.
 
 use super::{Decision, Request, keeps_on_primary, refusal};
-use crate::intent::{Effects, Intent, Kind, Needs, Target};
+use crate::intent::{Effects, Intent, Kind, Target};
 use crate::session::{Pins, Transaction};
 use crate::topology::{ServerId, Topology};
 
@@ -9,7 +9,7 @@ use crate::topology::{ServerId, Topology};
 pub(super) fn on(request: &Request<'_>, topology: &Topology, server: ServerId) -> Option<Decision> {
     let intent = request.intent;
     let pins = request.session.pins() - Pins::FLEETING;
-    let asks_back = intent.kind == Kind::Diagnostics || intent.needs.contains(Needs::DIAGNOSTICS);
+    let asks_back = intent.asks_back();
     if pins.is_empty() {
         // What is left of the previous statement binds only who asks for it.
         return asks_back.then_some(Decision::Pinned);
@@ -55,7 +55,11 @@ fn ends_transaction(intent: &Intent) -> bool {
 }
 
 fn stays_in_read_only_transaction(intent: &Intent) -> bool {
-    let leaves = Pins::of(intent.effects) - Pins::FLEETING - Pins::TEMPORARY_TABLE;
+    let mut leaves = Pins::of(intent.effects) - Pins::FLEETING - Pins::TEMPORARY_TABLE;
+    if intent.kind == Kind::SetTransaction {
+        // Refused by every server while a transaction is open: nothing is left.
+        leaves -= Pins::ONE_SHOT;
+    }
     let may_stay = match intent.kind {
         Kind::Read
         | Kind::UnprovenRead

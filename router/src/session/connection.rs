@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::replayable::{NAMES, Replayable, Setting};
-use super::{Pins, SessionState};
+use super::{Pins, Reading, SessionState};
 use crate::intent::Flavour;
 
 /// The state that is applied on one server connection.
@@ -99,6 +99,14 @@ impl ConnectionState {
         SyncPlan::Apply(steps(&self.applied, wanted, &self.login_charset))
     }
 
+    /// The steps to where texts are read in another way than the session's now, and those back; none where it is
+    /// the same. For a connection that is in the session's state, pinned or not.
+    pub fn detour(&self, session: &SessionState, reading: &Reading) -> Option<(Steps, Steps)> {
+        let now = session.replayable();
+        let then = reading.applied_to(now)?;
+        Some((steps(now, &then, &self.login_charset), steps(&then, now, &self.login_charset)))
+    }
+
     /// The connection is now in the session's state, and holds what the session is pinned by.
     pub fn adopt(&mut self, session: &SessionState) {
         if !Arc::ptr_eq(&self.applied, session.replayable()) {
@@ -156,7 +164,12 @@ fn steps(from: &Replayable, to: &Replayable, login_charset: &str) -> Steps {
 fn set_statement(from: &Replayable, to: &Replayable, login_charset: &str) -> Option<Vec<u8>> {
     let mut list = List::default();
     for dropped in from.settings.iter().filter(|s| !s.is_charset() && to.setting(&s.name).is_none()) {
-        list.element(&["@@SESSION.", &dropped.name, "=DEFAULT"]);
+        let fresh = if is_wrong_by_default(&dropped.name) {
+            format!("@@GLOBAL.{}", dropped.name)
+        } else {
+            "DEFAULT".to_owned()
+        };
+        list.element(&["@@SESSION.", &dropped.name, "=", &fresh]);
     }
     if differ_in_charset(from, to) {
         // All or none, as they override each other; without SET NAMES, from what the login gave.
@@ -174,6 +187,11 @@ fn set_statement(from: &Replayable, to: &Replayable, login_charset: &str) -> Opt
         list.element(&["@@SESSION.autocommit=", if to.autocommit { "1" } else { "0" }]);
     }
     list.finish()
+}
+
+/// Verified on MySQL 9.7: DEFAULT sets these two to 0, whatever the global value is.
+fn is_wrong_by_default(name: &str) -> bool {
+    matches!(name, "foreign_key_checks" | "unique_checks")
 }
 
 fn user_variables_statement(from: &Replayable, to: &Replayable) -> Option<Vec<u8>> {

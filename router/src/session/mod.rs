@@ -9,6 +9,7 @@ mod connection;
 mod mode;
 mod observe;
 mod pins;
+mod reading;
 mod record;
 mod replayable;
 mod sql;
@@ -23,6 +24,7 @@ pub use mode::mode_of;
 pub use observe::Observed;
 pub(crate) use observe::STAY;
 pub use pins::Pins;
+pub use reading::Reading;
 use replayable::{NAMES, Replayable};
 
 use crate::classify::Mode;
@@ -44,10 +46,14 @@ pub struct SessionState {
     text_prepared: u32,
     handlers: u32,
     one_shot_transaction: bool,
+    /// SAVEPOINT with autocommit off, before anything has begun the transaction that it belongs to.
+    early_savepoint: bool,
     floor: GtidSet,
     seen: Option<Seen>,
     consistency: Option<Consistency>,
     may_have_insert_id: bool,
+    /// A statement failed in which triggers or functions may have run, and none has succeeded since.
+    failed_code: bool,
 }
 
 /// What a session is when it has just logged in.
@@ -65,6 +71,9 @@ pub struct Fresh {
     /// Variables, with their values as SQL text, that every server connection is brought to first: the primary's
     /// session defaults, where servers may differ.
     pub variables: Vec<(String, String)>,
+    /// The character set that COM_RESET_CONNECTION leaves, as an element of a SET list; empty: that of the login.
+    /// MySQL goes back to the global one, MariaDB to the login's.
+    pub names_after_reset: String,
 }
 
 /// Where the session stands with transactions.
@@ -103,6 +112,12 @@ impl SessionState {
         let role = self.replayable.role.clone();
         self.start_over(schema);
         self.change(|replayable| replayable.role = role);
+        let names = self.fresh.names_after_reset.clone();
+        if !names.is_empty() {
+            self.mode.unsafe_charset = mode::is_unsafe_names(&names);
+            // A state that has just started over has room for it.
+            self.change(|replayable| _ = replayable.set(NAMES, &names));
+        }
     }
 
     fn start_over(&mut self, schema: Option<Box<[u8]>>) {
@@ -153,6 +168,10 @@ impl SessionState {
 
     pub fn in_transaction(&self) -> bool {
         self.transaction != Transaction::None
+    }
+
+    pub fn in_read_only_transaction(&self) -> bool {
+        self.transaction == Transaction::ReadOnly
     }
 
     pub(crate) fn transaction(&self) -> Transaction {
@@ -229,6 +248,11 @@ impl SessionState {
         &self.replayable
     }
 
+    /// How texts of this session are read now.
+    pub fn reading(&self) -> Reading {
+        Reading::new(self.replayable.clone())
+    }
+
     /// What this session's reads have to see.
     pub fn floor(&self) -> &GtidSet {
         &self.floor
@@ -296,6 +320,7 @@ impl Default for Fresh {
             ignore_space: false,
             collation: 0,
             variables: Vec::new(),
+            names_after_reset: String::new(),
         }
     }
 }

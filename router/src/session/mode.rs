@@ -37,6 +37,11 @@ pub(super) fn is_unsafe_charset(charset: &str) -> bool {
     matches!(charset, "gbk" | "gb18030" | "big5" | "sjis" | "cp932")
 }
 
+/// The same of `NAMES 'charset' COLLATE ...`.
+pub(super) fn is_unsafe_names(element: &str) -> bool {
+    element.split('\'').nth(1).is_none_or(is_unsafe_charset)
+}
+
 /// The same of a collation's number, as a login carries it: MySQL's numbers, and MariaDB's NO PAD ones.
 pub(super) fn is_unsafe_collation(id: u16) -> bool {
     matches!(

@@ -60,8 +60,12 @@ impl SessionState {
             (true, false) => Transaction::ReadWrite,
             (true, true) => Transaction::ReadOnly,
         };
+        let saves = intent.kind == Kind::Savepoint && observed.error.is_none() && !observed.autocommit;
+        let ends = matches!(intent.kind, Kind::Commit | Kind::Rollback | Kind::Begin | Kind::BeginReadOnly)
+            || intent.effects.contains(Effects::IMPLICIT_COMMIT);
+        self.early_savepoint = !observed.in_transaction && (saves || self.early_savepoint && !ends);
         let mut pins = self.pins;
-        pins.set(Pins::TRANSACTION, observed.in_transaction);
+        pins.set(Pins::TRANSACTION, observed.in_transaction || self.early_savepoint);
         pins.set(Pins::CURSOR, observed.cursor_open || pins.contains(Pins::CURSOR));
         if self.one_shot_transaction && !observed.in_transaction && uses_one_shot(intent) {
             self.one_shot_transaction = false;
@@ -108,6 +112,7 @@ impl SessionState {
 
     /// A failed statement changes nothing that is set, but may have left something behind.
     fn observe_failure(&mut self, intent: &Intent, code: u16, now: Duration) {
+        self.failed_code |= runs_code(intent.kind);
         if NOTHING_EXECUTED.contains(&code) && intent.kind != Kind::Multi {
             return;
         }
@@ -131,7 +136,9 @@ impl SessionState {
         if effects.contains(Effects::UNTRACKED_SET) && self.all_tracked(intent, observed) {
             pins.set(Pins::UNTRACKED_SET, self.pins.contains(Pins::UNTRACKED_SET));
         }
-        if observed.state_changed && !changes_state(intent.kind) {
+        // What a failed statement did is told with the next one that succeeds.
+        let ran_code = runs_code(intent.kind) || std::mem::take(&mut self.failed_code);
+        if observed.state_changed && ran_code && !changes_state(intent.kind) {
             // A trigger or a function set a user variable: which one is not told.
             pins |= Pins::USER_VARIABLE;
         }
@@ -235,6 +242,22 @@ fn changes_state(kind: Kind) -> bool {
             | Kind::TextPrepare
             | Kind::Call
             | Kind::Multi
+    )
+}
+
+/// Whether triggers or functions may run, which change a session in ways that no text tells.
+fn runs_code(kind: Kind) -> bool {
+    !matches!(
+        kind,
+        Kind::Begin
+            | Kind::BeginReadOnly
+            | Kind::Commit
+            | Kind::Rollback
+            | Kind::Savepoint
+            | Kind::SetTransaction
+            | Kind::Use
+            | Kind::Diagnostics
+            | Kind::Empty
     )
 }
 

@@ -175,8 +175,9 @@ async fn wait(worker: &Worker, identity: &Identity, server: ServerId) -> Result<
 pub(super) fn fresh_state(worker: &Worker, identity: &Identity) -> SessionState {
     let defaults = worker.shared.defaults.get();
     let has = |flag| identity.capabilities.contains(flag);
+    let flavour = worker.topology().flavour;
     SessionState::new(Fresh {
-        flavour: worker.topology().flavour,
+        flavour,
         schema: identity.schema.clone(),
         autocommit: defaults.autocommit,
         sql_mode: defaults.sql_mode.clone(),
@@ -184,6 +185,7 @@ pub(super) fn fresh_state(worker: &Worker, identity: &Identity) -> SessionState 
         ignore_space: has(Capabilities::IGNORE_SPACE),
         collation: identity.collation,
         variables: defaults.variables.clone(),
+        names_after_reset: defaults.names_after_reset(flavour),
     })
 }
 

@@ -117,6 +117,16 @@ async fn a_prepared_statement_gets_the_id_that_the_client_will_use() {
 }
 
 #[tokio::test]
+async fn in_a_read_only_transaction_a_replica_answers_as_one_server_would() {
+    let mut scene = Scene::new(Grammar::Query, Capabilities::PROTOCOL_41);
+    let from_replica: &[u8] = b"\xff\x0a\x05#HY000--read-only";
+    scene.check(&[from_replica], &[from_replica]).await;
+    scene.options.read_only_transaction = true;
+    let to_client: &[u8] = b"\xff\x00\x07#25006Cannot execute statement in a READ ONLY transaction";
+    assert_eq!(scene.check(&[from_replica], &[to_client]).await.error, Some(1792));
+}
+
+#[tokio::test]
 async fn a_read_only_error_is_held_back_only_where_the_statement_can_run_elsewhere() {
     let mut scene = Scene::new(Grammar::Query, Capabilities::PROTOCOL_41);
     let reply = scene.check(&[READ_ONLY], &[READ_ONLY]).await;

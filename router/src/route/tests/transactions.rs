@@ -26,6 +26,8 @@ fn warnings_bind_only_who_asks_for_them() {
     warned(Case::new(Kind::Diagnostics, Target::Session), FIRST).check("pinned");
     warned(Case::read().with(|case| case.intent.needs = Needs::DIAGNOSTICS), FIRST).check("pinned");
     warned(Case::write(), FIRST).check("primary");
+    // UPDATE ...; SELECT ROW_COUNT()
+    warned(Case::write().with(|case| case.intent.needs = Needs::DIAGNOSTICS), FIRST).check("primary");
     warned(Case::read(), FIRST).check("server 1");
 }
 
@@ -53,6 +55,10 @@ fn read_only_transactions_run_on_one_replica() {
     check(Kind::Rollback, nothing, "pinned");
     check(Kind::Savepoint, nothing, "pinned");
     check(Kind::Xa, nothing, "pinned");
+    Case::new(Kind::SetTransaction, Target::Session)
+        .effects(Effects::ONE_SHOT)
+        .in_read_only_transaction(FIRST)
+        .check("pinned");
     check(Kind::ServerQuestion, nothing, "pinned");
     // These end the transaction by themselves.
     check(Kind::Begin, nothing, "leave: ends a READ ONLY transaction on a replica");

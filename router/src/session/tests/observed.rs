@@ -365,6 +365,22 @@ fn a_reset_forgets_all_but_schema_role_and_what_was_seen() {
 }
 
 #[test]
+fn a_reset_leaves_the_global_character_set_on_mysql() {
+    let after = |names: &str| {
+        let fresh = Fresh { collation: 45, names_after_reset: names.into(), ..Fresh::default() };
+        let mut session = SessionState::new(fresh);
+        session.reset();
+        let SyncPlan::Apply(steps) = ConnectionState::fresh(None).plan(&session) else { panic!("no steps") };
+        (steps, session.mode().unsafe_charset)
+    };
+    let set = |sql: &str| vec![Step::Query(sql.as_bytes().to_vec())];
+    let utf8 = "NAMES 'utf8mb4' COLLATE 'utf8mb4_0900_ai_ci'";
+    assert_eq!(after(utf8), (set(&format!("SET {utf8}")), false));
+    let gbk = "NAMES 'gbk' COLLATE 'gbk_bin'";
+    assert_eq!(after(gbk), (set(&format!("SET {gbk}")), true));
+}
+
+#[test]
 fn the_option_of_multi_statements_pins_while_it_differs() {
     let mut session = session(Flavour::Mysql);
     session.set_multi_statements(true, NOW);
@@ -393,4 +409,20 @@ fn insert_ids_are_noticed() {
     check(intent(Kind::Write), 0, false);
     check(with(Kind::UnprovenRead, Effects::SETS_INSERT_ID), 0, true);
     check(with(Kind::Call, Effects::UNKNOWN_STATE), 0, true);
+}
+
+#[test]
+fn a_savepoint_before_the_transaction_keeps_the_connection() {
+    let mut session = session(Flavour::Mariadb);
+    let off = Observed { autocommit: false, ..ok() };
+    session.observe(&with(Kind::Set, Effects::empty()), &off, NOW);
+    assert_eq!(pin_names(&session), [""; 0]);
+    session.observe(&with(Kind::Savepoint, Effects::empty()), &off, NOW);
+    session.observe(&with(Kind::Set, Effects::empty()), &off, NOW);
+    assert_eq!(pin_names(&session), ["transaction"]);
+    session.observe(&with(Kind::Rollback, Effects::empty()), &off, NOW);
+    assert_eq!(pin_names(&session), [""; 0]);
+    // With autocommit on it is gone at once.
+    session.observe(&with(Kind::Savepoint, Effects::empty()), &ok(), NOW);
+    assert_eq!(pin_names(&session), [""; 0]);
 }

@@ -53,6 +53,11 @@ fn only_what_differs_is_set() {
     check(vec![zone("'+01:00'")], vec![zone("'+02:00'")], "SET @@SESSION.time_zone='+02:00'");
     check(vec![zone("'+01:00'")], vec![], "SET @@SESSION.time_zone=DEFAULT");
     check(
+        vec![variable("foreign_key_checks", "0")],
+        vec![],
+        "SET @@SESSION.foreign_key_checks=@@GLOBAL.foreign_key_checks",
+    );
+    check(
         vec![variable("a", "1"), variable("b", "ON")],
         vec![variable("b", "ON"), variable("c", "-1.5e3")],
         "SET @@SESSION.a=DEFAULT,@@SESSION.c=-1.5e3",
@@ -198,4 +203,35 @@ fn defaults_of_the_primary_come_first() {
     session.observe(&set(vec![variable("sql_mode", "''")]), &ok(), NOW);
     connection.adopt(&session);
     assert_eq!(shown(&connection.plan(&fresh())), "SET @@SESSION.sql_mode='ANSI'");
+}
+
+#[test]
+fn a_statement_is_prepared_again_as_its_text_was_read_then() {
+    let check = |then: Vec<Action>, now: Vec<Action>, expected: Option<(&str, &str)>| {
+        let mut session = session(Flavour::Mysql);
+        session.observe(&set(then.clone()), &ok(), NOW);
+        let reading = session.reading();
+        session.observe(&set(now.clone()), &ok(), NOW);
+        let mut connection = ConnectionState::fresh(Some(b"app")).with_login_charset("login_charset=1");
+        connection.adopt(&session);
+        let detour = connection.detour(&session, &reading);
+        let shown = detour.map(|(there, back)| (SyncPlan::Apply(there), SyncPlan::Apply(back)));
+        let shown = shown.map(|(there, back)| (self::shown(&there), self::shown(&back)));
+        let expected = expected.map(|(there, back)| (there.to_owned(), back.to_owned()));
+        assert_eq!(shown, expected, "{then:?} {now:?}");
+    };
+    let schema = |name: &str| Action::Use(name.as_bytes().into());
+    check(vec![], vec![], None);
+    check(vec![], vec![variable("time_zone", "'+01:00'"), user_variable("a", "1")], None);
+    check(vec![], vec![schema("test")], Some(("use app", "use test")));
+    check(
+        vec![variable("sql_mode", "'ANSI_QUOTES'")],
+        vec![schema("test"), variable("sql_mode", "''")],
+        Some(("use app; SET @@SESSION.sql_mode='ANSI_QUOTES'", "use test; SET @@SESSION.sql_mode=''")),
+    );
+    check(
+        vec![],
+        vec![names("SET NAMES latin1", "latin1")],
+        Some(("SET login_charset=1", "SET NAMES latin1")),
+    );
 }
