@@ -1,7 +1,7 @@
 //! Commands about the session itself: ping, reset, change of user.
 
+use super::Session;
 use super::login;
-use super::{Session, Statements};
 use crate::backend::sync;
 use crate::error::SessionError;
 
@@ -25,7 +25,7 @@ impl Session {
         self.drop_server_state().await;
         self.state.reset();
         self.raise_floor_to_acknowledged();
-        self.statements = Statements::default();
+        self.statements.forget();
         self.last = super::checkout::LastStatement::default();
         self.answer_ok().await
     }

@@ -143,7 +143,7 @@ impl Session {
             names_after_reset: defaults.names_after_reset(flavour),
         });
         self.state.raise_floor(&self.worker.shared.acknowledged.current());
-        self.statements = Statements::default();
+        self.statements.forget();
         self.left_out.clear();
         // Another user's connections may lie in the pool under this session's name.
         self.last_used.fill(0);

@@ -58,6 +58,12 @@ struct Statement {
 }
 
 impl Statements {
+    /// The session starts over. Ids are not given twice: a connection that another session is using may still know a
+    /// statement by an old one.
+    pub(super) fn forget(&mut self) {
+        *self = Self { last_id: self.last_id, ..Self::default() };
+    }
+
     pub(super) fn prepared(&mut self, id: u32, parameters: u16) {
         if let Some(statement) = self.by_id.get_mut(&id) {
             statement.parameters = parameters;
@@ -386,3 +392,16 @@ const ID_AT: usize = HEADER_LEN + Execute::ID_AT;
 /// Statements that one client may hold, as max_prepared_stmt_count of servers limits all together.
 const MAX_STATEMENTS: usize = 16_382;
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_not_given_again_after_a_reset() {
+        let mut statements = Statements { last_id: 7, ..Statements::default() };
+        statements.cursor_opened(7);
+        statements.forget();
+        assert_eq!((statements.last_id, statements.open_cursors.len()), (7, 0));
+    }
+}
