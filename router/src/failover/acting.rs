@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::action::{Step, StepId};
 use super::controller::Controller;
+use super::defect::Defect;
 use super::event::{Outcome, StepError};
 use super::record::{Kind, Phase};
 use crate::discover::{Receiver, Report};
@@ -207,7 +208,7 @@ impl Controller {
                 self.probe_now();
             }
             Step::WriteEpoch { .. } => hand.epoch_written = true,
-            Step::SetWritable => hand.writable = true,
+            Step::SetWritable { .. } => hand.writable = true,
             Step::Repoint { source, .. } => self.repointed(id, source),
             Step::SetReadOnly { .. } => {
                 if let (Some(acting), Some(report)) = (&mut self.acting, report) {
@@ -257,6 +258,7 @@ impl Controller {
     /// The applying thread is never started, stopped or reconfigured while the receiving one is stopped and anything is
     /// not applied: the relay log would be thrown away.
     pub(super) fn next_replica_step(&mut self, id: ServerId) -> Option<Step> {
+        let wrong_order = self.errs(Defect::StopReceiverFirst);
         let watch = self.watches.get_mut(usize::from(id.0)).filter(|watch| watch.up())?;
         let report = watch.report.as_ref()?;
         let hand = self.acting.as_mut()?.hand_mut(id).filter(|hand| hand.flight.is_none())?;
@@ -265,12 +267,15 @@ impl Controller {
             return self.next_catch_up_step(id, source);
         }
         if hand.stopped.is_some() {
+            if wrong_order && channel.is_some_and(|channel| !channel.applies) {
+                return Some(Step::StartApplier);
+            }
             let channel = channel.filter(|channel| channel.applies && !report.has_applied_all())?;
             return Some(Step::WaitApplied { position: channel.received.clone() });
         }
         let Some(channel) = channel else { return Some(Step::ReadPosition) };
         if channel.receiver != Receiver::Stopped {
-            if !channel.applies && channel.applier_error.code == 0 && !hand.applier_tried {
+            if !channel.applies && channel.applier_error.code == 0 && !hand.applier_tried && !wrong_order {
                 hand.applier_tried = true;
                 watch.starting_applier = true;
                 return Some(Step::StartApplier);

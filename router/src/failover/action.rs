@@ -72,8 +72,8 @@ pub enum Step {
     /// Write the row of this epoch as the service account, while the server is still read-only; ends only when the
     /// transaction is acknowledged, so it proves that acknowledgements flow.
     WriteEpoch { epoch: u64, primary: String },
-    /// `read_only = 0`.
-    SetWritable,
+    /// Take the semi-sync role of a source again if `lossless` (a restart may have undone it), then `read_only = 0`.
+    SetWritable { lossless: bool, wait_for: u32 },
     /// `read_only = 1` with a deadline of `deadline`, after which it is undone (`KILL QUERY`) and reported as
     /// `NotDone`; brings a report, whose position is final.
     SetReadOnly { deadline: Duration },
@@ -149,7 +149,7 @@ impl Step {
             Self::WaitApplied { .. } => "wait applied",
             Self::Promote { .. } => "promote",
             Self::WriteEpoch { .. } => "write epoch",
-            Self::SetWritable => "set writable",
+            Self::SetWritable { .. } => "set writable",
             Self::SetReadOnly { .. } => "set read-only",
             Self::KillClients => "kill clients",
             Self::Repoint { .. } => "repoint",

@@ -7,6 +7,7 @@ use pointsman_config::{Durability as Wanted, FailoverMode};
 
 use super::action::Level;
 use super::controller::Controller;
+use super::defect::Defect;
 use super::event::Heartbeat;
 use super::record::{Durability, Kind, Phase, RECORD_FORMAT, Record};
 use super::verdict::Verdict;
@@ -247,7 +248,11 @@ impl Controller {
             super::ACTOR_PATIENCE_UNHEARD
         };
         let due = heard + patience + self.stagger();
-        if self.now < due || !self.may_swap() || self.settings.mode == FailoverMode::Off {
+        if self.now < due
+            || !self.may_swap()
+            || self.settings.mode == FailoverMode::Off
+            || self.errs(Defect::NeverTakeOver)
+        {
             return;
         }
         let record = record.clone();

@@ -320,7 +320,7 @@ impl Controller {
             | Step::ReadPosition
             | Step::Promote { .. }
             | Step::WriteEpoch { .. }
-            | Step::SetWritable
+            | Step::SetWritable { .. }
             | Step::SetReadOnly { .. }
             | Step::KillClients
             | Step::Repoint { .. }

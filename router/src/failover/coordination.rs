@@ -123,7 +123,7 @@ impl Controller {
         }
         match record {
             Some(record) => self.learn_record(revision, record),
-            None if self.coordination.record.is_some() && revision == Revision::default() => {
+            None if self.coordination.record.is_some() && asked > self.coordination.changed => {
                 self.note(Level::Alarm, "the record is gone from the coordinator".into());
                 self.coordination.record = None;
                 self.coordination.revision = revision;

@@ -2,8 +2,11 @@
 
 use super::action::{Level, Step};
 use super::controller::Controller;
+use super::defect::Defect;
 use super::plan::Answer;
 use super::record::{Durability, Kind, Past, Phase};
+use crate::discover::Receiver;
+use crate::gtid::GtidSet;
 use crate::topology::ServerId;
 
 impl Controller {
@@ -19,7 +22,9 @@ impl Controller {
         for id in self.ids().filter(|id| *id != candidate) {
             self.bring_under(id, candidate, is_lossless);
         }
-        self.notice_restart(candidate);
+        if !self.errs(Defect::IgnoreCandidateRestart) {
+            self.notice_restart(candidate);
+        }
         let Some(hand) = self.acting.as_ref().and_then(|acting| acting.hand(candidate)) else { return };
         let epoch_written = hand.epoch_written;
         if hand.promoted.is_none() {
@@ -31,12 +36,26 @@ impl Controller {
             }
         } else if !epoch_written {
             let primary = self.name(candidate);
+            self.stuck(format!("{primary} waits for a replica that acknowledges its first transaction"));
             self.hand_order(candidate, Step::WriteEpoch { epoch: record.epoch, primary });
-        } else if let Some(life) = hand.promoted_life {
+        } else if self.errs(Defect::OpenBeforeActive) && !hand.writable {
+            self.hand_order(
+                candidate,
+                Step::SetWritable { lossless: is_lossless, wait_for: record.wait_for },
+            );
+        } else if let Some(life) = self.life_to_record(hand.promoted_life, candidate) {
             self.swap_active(candidate, life);
         } else {
             self.probe_now();
         }
+    }
+
+    /// The life that the candidate was promoted in, once it is known.
+    fn life_to_record(&self, promoted: Option<u64>, candidate: ServerId) -> Option<u64> {
+        if self.errs(Defect::IgnoreCandidateRestart) {
+            return self.watch(candidate).map(super::watch::Watch::incarnation);
+        }
+        promoted
     }
 
     /// A candidate that has restarted since its promotion has lost its role in semi-synchronous replication.
@@ -103,22 +122,27 @@ impl Controller {
         self.hand_order(id, Step::Repoint { source: candidate, acker });
     }
 
-    /// The candidate is gone, and somebody else has everything too.
+    /// The candidate is gone and somebody else has everything too, or it has lost what it was chosen for.
     fn candidate_failed(&self, candidate: ServerId) -> bool {
         let failures = self.settings.failures;
-        let Some(watch) = self.watch(candidate) else { return false };
+        let (Some(watch), Some(record)) = (self.watch(candidate), &self.coordination.record) else {
+            return false;
+        };
         let gone = watch
             .missing_since
             .is_some_and(|since| self.now.saturating_sub(since) >= super::CANDIDATE_PATIENCE);
-        let Some(record) = &self.coordination.record else { return false };
-        let holds = |id: &ServerId| {
-            let watch = self.watch(*id).filter(|watch| watch.up());
+        let fresh = watch.up() && watch.asked > self.coordination.changed;
+        let lacks = fresh && watch.report.as_ref().is_some_and(|report| !report.holds(&record.floor));
+        lacks || (gone && watch.down(failures) && self.another_holds(&record.floor, candidate))
+    }
+
+    fn another_holds(&self, floor: &GtidSet, candidate: ServerId) -> bool {
+        self.ids().filter(|id| *id != candidate && self.ineligible(*id).is_none()).any(|id| {
+            let watch = self.watch(id).filter(|watch| watch.up());
             watch
                 .and_then(|w| w.report.as_ref())
-                .is_some_and(|r| Self::surely_holds(r).contains(&record.floor))
-        };
-        gone && watch.down(failures)
-            && self.ids().any(|id| id != candidate && holds(&id) && self.ineligible(id).is_none())
+                .is_some_and(|report| Self::surely_holds(report).contains(floor))
+        })
     }
 
     /// A new epoch without the candidate. It was never writable: nobody can have been told of a write on it.
@@ -129,6 +153,10 @@ impl Controller {
         record.candidate = None;
         if record.kind == Kind::Switchover {
             record.kind = Kind::Automatic;
+        }
+        if !self.another_holds(&record.floor, candidate) {
+            // It was more than what was acknowledged; that has to be proven anew.
+            record.floor = GtidSet::default();
         }
         record.reason = format!("the candidate {} does not answer any more", self.name(candidate));
         self.swap(record);
@@ -159,14 +187,16 @@ impl Controller {
         });
         record.phase = Phase::Active;
         record.candidate = None;
-        record.floor = crate::gtid::GtidSet::default();
+        record.floor = GtidSet::default();
         record.accept_loss = false;
         record.ackers = ackers.into_iter().map(|id| self.name(id)).collect();
         let follows = |id: &ServerId| {
-            self.acting
-                .as_ref()
-                .and_then(|acting| acting.hand(*id))
-                .is_some_and(|hand| hand.repointed.is_some())
+            let since =
+                self.acting.as_ref().and_then(|acting| acting.hand(*id)).and_then(|hand| hand.repointed);
+            let watch = self.watch(*id).filter(|watch| since.is_some_and(|since| watch.asked > since));
+            watch.and_then(super::watch::Watch::channel).is_some_and(|channel| {
+                channel.applies && channel.receiver == Receiver::Running && self.leads_to(channel, primary)
+            })
         };
         let others = self.ids().filter(|id| *id != primary && !follows(id));
         record.strayed = others.map(|id| self.name(id)).collect();
@@ -174,15 +204,19 @@ impl Controller {
         self.swap(record);
     }
 
-    /// One round of ACTIVE: anybody may open the new primary.
+    /// One round of ACTIVE: anybody may open the new primary, unless it has restarted: then it has lost its role.
     pub(super) fn open(&mut self) {
-        let Some(primary) = self.primary() else { return };
+        let (Some(primary), Some(mut record)) = (self.primary(), self.coordination.record.clone()) else {
+            return;
+        };
         let writable = self.acting.as_ref().and_then(|a| a.hand(primary)).is_some_and(|hand| hand.writable);
         if !writable {
-            self.hand_order(primary, Step::SetWritable);
+            if self.primary_lives_on() {
+                let lossless = record.durability == Durability::Lossless;
+                self.hand_order(primary, Step::SetWritable { lossless, wait_for: record.wait_for });
+            }
             return;
         }
-        let Some(mut record) = self.coordination.record.clone() else { return };
         record.phase = Phase::Stable;
         self.finish_requests(&record);
         self.swap(record);

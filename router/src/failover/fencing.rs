@@ -3,6 +3,7 @@
 use super::acting::Acting;
 use super::action::{Level, Step};
 use super::controller::Controller;
+use super::defect::Defect;
 use super::election::{Choice, Entrant, elect, maximal};
 use super::event::Mark;
 use super::record::{Durability, Kind, Phase, ProxyId};
@@ -82,7 +83,7 @@ impl Controller {
                 if !entrant.holds.contains(&floor) && !self.loss_accepted() {
                     return self.stuck(format!("{} lacks {}", self.name(id), floor.subtract(&entrant.holds)));
                 }
-                if entrant.applied {
+                if entrant.applied || self.errs(Defect::PromoteUnapplied) {
                     self.swap_chosen(id, entrant.holds.clone());
                 }
             }
@@ -138,7 +139,9 @@ impl Controller {
 
     fn entrants(&self) -> Vec<Entrant> {
         let Some(acting) = &self.acting else { return Vec::new() };
-        let reached = |id: &ServerId| acting.hand(*id).is_some_and(|hand| hand.stopped.is_some());
+        let seen =
+            |id: &ServerId| self.watch(*id).is_some_and(Watch::up) && self.errs(Defect::ProveWithoutStopping);
+        let reached = |id: &ServerId| acting.hand(*id).is_some_and(|hand| hand.stopped.is_some()) || seen(id);
         self.ids().filter(reached).filter_map(|id| self.entrant(id, acting)).collect()
     }
 
@@ -146,7 +149,9 @@ impl Controller {
         let report = self.watch(id)?.report.as_ref()?;
         let is_primary = self.primary() == Some(id);
         // What has not rejoined since an earlier failover may hold anything, and proves nothing.
-        if self.errant(id).is_some() || (self.is_strayed(id) && !is_primary && !self.is_acker(id)) {
+        if self.errant(id).is_some()
+            || (!is_primary && !self.has_followed(id) && !self.errs(Defect::StrayedStand))
+        {
             return None;
         }
         if is_primary && !self.primary_may_stand(acting) {
@@ -162,8 +167,16 @@ impl Controller {
         })
     }
 
-    fn is_strayed(&self, id: ServerId) -> bool {
-        self.coordination.record.as_ref().is_some_and(|record| record.strayed.contains(&self.name(id)))
+    /// Whether a server has been a replica of this primary: what strayed in an earlier failover must show its epoch.
+    fn has_followed(&self, id: ServerId) -> bool {
+        let (Some(record), Some(report)) = (&self.coordination.record, self.report(id)) else { return false };
+        if !record.strayed.contains(&self.name(id)) {
+            return true;
+        }
+        match (&report.epoch, record.history.last()) {
+            (Some(row), Some(past)) => row.epoch >= past.epoch,
+            (Some(_) | None, _) => self.is_whole(id),
+        }
     }
 
     /// Transactions of a replica that the primary never had.
@@ -195,7 +208,10 @@ impl Controller {
     /// The old primary may go on if it has not restarted, or if restarting loses nothing.
     fn primary_may_stand(&self, acting: &Acting) -> bool {
         let Some(record) = &self.coordination.record else { return false };
-        self.primary_is_intact() || record.durability == Durability::Async || self.all_in_view(acting)
+        self.primary_is_intact()
+            || record.durability == Durability::Async
+            || self.all_in_view(acting)
+            || self.errs(Defect::RestartedPrimaryStands)
     }
 
     pub(super) fn primary_is_intact(&self) -> bool {
@@ -273,7 +289,7 @@ impl Controller {
         {
             marks.merge(baseline);
         }
-        if best.contains(&marks) || self.loss_accepted() {
+        if best.contains(&marks) || self.loss_accepted() || self.errs(Defect::IgnoreMarks) {
             Ok(best)
         } else {
             Err(format!(
@@ -293,7 +309,7 @@ impl Controller {
         let missing = |id: &ServerId| !self.counts(acting, *id, entrants);
         let ackers = record.ackers.iter().filter_map(|name| self.find(name));
         let missing: Vec<_> = ackers.filter(missing).map(|id| self.name(id)).collect();
-        let counted = record.ackers.len() - missing.len();
+        let counted = record.ackers.len() - missing.len() + usize::from(self.errs(Defect::QuorumOneShort));
         if counted >= record.quorum() || primary_stands || (record.accept_loss && !entrants.is_empty()) {
             return Ok(());
         }
@@ -308,19 +324,23 @@ impl Controller {
     /// Whether an acker's position proves something: it is stopped, and has lost nothing since it last held the
     /// primary's position.
     fn counts(&self, acting: &Acting, id: ServerId, entrants: &[Entrant]) -> bool {
-        let Some(record) = &self.coordination.record else { return false };
-        let Some(watch) = self.watch(id) else { return false };
-        let stopped = acting.hand(id).is_some_and(|hand| hand.stopped.is_some());
-        let life = record.lives.get(&self.name(id));
-        let whole = watch.whole || life.is_some_and(|life| *life == watch.incarnation());
+        let stopped = acting.hand(id).is_some_and(|hand| hand.stopped.is_some())
+            || self.errs(Defect::ProveWithoutStopping);
+        let whole = self.is_whole(id) || self.errs(Defect::CountRestartedAcker);
         stopped && whole && entrants.iter().any(|entrant| entrant.id == id)
     }
 
+    /// Whether a server has lost nothing since it last held the primary's position.
+    fn is_whole(&self, id: ServerId) -> bool {
+        let (Some(record), Some(watch)) = (&self.coordination.record, self.watch(id)) else { return false };
+        watch.whole || record.lives.get(&self.name(id)).is_some_and(|life| *life == watch.incarnation())
+    }
+
     fn prove_by_marks(&self, primary_stands: bool) -> Result<(), String> {
-        if !self.leases_over() {
+        if !self.leases_over() && !self.errs(Defect::IgnoreLeases) {
             return Err("another proxy may still acknowledge writes".into());
         }
-        if primary_stands || self.loss_accepted() {
+        if primary_stands || self.loss_accepted() || self.errs(Defect::IgnoreMarks) {
             return Ok(());
         }
         if self.baseline.is_none() {
@@ -328,7 +348,7 @@ impl Controller {
         }
         let Some(record) = &self.coordination.record else { return Ok(()) };
         let mut witnesses = record.witnesses.iter().chain(&self.coordination.proxies);
-        match witnesses.find(|id| !self.has_testified(id)) {
+        match witnesses.find(|id| !self.has_testified(id) && !self.errs(Defect::IgnoreLeases)) {
             Some(silent) => Err(format!("the proxy {silent} has not said what it acknowledged last")),
             None => Ok(()),
         }

@@ -13,6 +13,7 @@ mod action;
 mod claim;
 mod controller;
 mod coordination;
+mod defect;
 mod election;
 mod establish;
 mod event;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 pub use self::action::{Action, Level, Note, Service, Step, StepId, StepOrder, SwapId, To};
 pub use self::controller::Controller;
+pub use self::defect::Defect;
 pub use self::event::{Alive, Event, Heartbeat, Mark, Message, Outcome, ReadRecord, Stall, StepError, Swap};
 pub use self::plan::{Answer, Plan, Refusal, Request, RequestId};
 pub use self::record::{

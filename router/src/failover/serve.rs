@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::action::{Action, Service, To};
 use super::controller::Controller;
+use super::defect::Defect;
 use super::event::{Alive, Heartbeat, Mark, Message, Stall};
 use super::record::{Durability, Kind, Phase, Record};
 use super::verdict::Verdict;
@@ -31,6 +32,11 @@ impl Controller {
             Phase::Fencing if record.kind == Kind::Switchover => {
                 Service::Hold { epoch, grace: self.settings.transaction_timeout, reason: "switchover".into() }
             }
+            Phase::Chosen if self.errs(Defect::OpenBeforeActive) && self.opened_early() => Service::Writes {
+                primary: self.candidate().unwrap_or(crate::topology::ServerId(0)),
+                epoch,
+                until: None,
+            },
             Phase::Fencing | Phase::Chosen => {
                 let stuck = self.acting.as_ref().and_then(|acting| acting.stuck.clone());
                 let waits = self.now.saturating_sub(self.coordination.epoch_seen) >= super::STUCK_AFTER;
@@ -42,11 +48,18 @@ impl Controller {
         }
     }
 
+    /// Only ever asked by a controller that errs on purpose.
+    fn opened_early(&self) -> bool {
+        self.candidate().and_then(|id| self.acting.as_ref()?.hand(id)).is_some_and(|hand| hand.writable)
+    }
+
     fn service_of_primary(&self, record: &Record) -> Service {
         let epoch = record.epoch;
         let hold = |reason: &str| Service::Hold { epoch, grace: Duration::ZERO, reason: reason.into() };
         let Some(primary) = self.primary() else { return hold("the primary is not configured here") };
-        if record.durability == Durability::Async && self.lease_until().is_none_or(|until| self.now >= until)
+        if record.durability == Durability::Async
+            && !self.errs(Defect::WriteWithoutLease)
+            && self.lease_until().is_none_or(|until| self.now >= until)
         {
             return hold("this proxy has lost the coordinator: another one may promote a server");
         }
@@ -61,7 +74,9 @@ impl Controller {
             (Some(reason), true) => Service::ReadsOnly { epoch, reason: reason.clone() },
             (None, true) => hold(self.verdict.reason()),
             (_, false) => {
-                let until = self.lease_until().filter(|_| record.durability == Durability::Async);
+                let is_async =
+                    record.durability == Durability::Async && !self.errs(Defect::WriteWithoutLease);
+                let until = self.lease_until().filter(|_| is_async);
                 Service::Writes { primary, epoch, until }
             }
         }

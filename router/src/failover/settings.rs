@@ -26,6 +26,9 @@ pub struct Settings {
     pub lease: Duration,
     /// Misses in a row that make silence.
     pub failures: u32,
+    /// A mistake to make on purpose.
+    #[cfg(any(test, feature = "defects"))]
+    pub defect: Option<super::Defect>,
 }
 
 /// One server.
@@ -61,6 +64,8 @@ impl Settings {
             switchover_timeout: config.switchover.timeout,
             lease: config.coordination.lease,
             failures: config.monitor.failures,
+            #[cfg(any(test, feature = "defects"))]
+            defect: None,
         }
     }
 

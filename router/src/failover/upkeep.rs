@@ -2,6 +2,7 @@
 
 use super::action::{Level, Step};
 use super::controller::Controller;
+use super::defect::Defect;
 use super::event::{Outcome, StepError};
 use super::record::{Durability, Record};
 use crate::discover::{Channel, Receiver, Report};
@@ -45,7 +46,8 @@ impl Controller {
             }
         }
         if report.read_only && self.was_fenced_late(&record) {
-            self.upkeep_order(primary, Step::SetWritable);
+            let lossless = record.durability == Durability::Lossless;
+            self.upkeep_order(primary, Step::SetWritable { lossless, wait_for: record.wait_for });
         }
         for id in self.ids().filter(|id| *id != primary) {
             self.tend_replica(id, primary, &report);
@@ -77,7 +79,9 @@ impl Controller {
             // Whoever could attach counts, before it does or not.
             let attached = |id: &ServerId| self.report(*id).is_some_and(|report| report.semi_sync.replica);
             let more = self.ids().filter(|id| self.primary() != Some(*id)).filter(attached);
-            changed.ackers.extend(more.map(|id| self.name(id)));
+            if !self.errs(Defect::AckBeforeCounted) {
+                changed.ackers.extend(more.map(|id| self.name(id)));
+            }
         } else if settled {
             self.set_durability(&mut changed, primary);
         }
@@ -92,7 +96,10 @@ impl Controller {
         // An acker is counted before it may acknowledge.
         let ready = record.strayed.iter().filter(|name| {
             let id = self.find(name);
-            record.durability == Durability::Lossless && id.is_some_and(|id| self.follows_closely(id))
+            let counts = !self.errs(Defect::AckBeforeCounted);
+            counts
+                && record.durability == Durability::Lossless
+                && id.is_some_and(|id| self.follows_closely(id))
         });
         changed.ackers.extend(ready.cloned());
         self.expire_maintenance(&mut changed);
@@ -103,8 +110,9 @@ impl Controller {
         let Some(id) = self.find(name) else { return true };
         let acks = self.report(id).is_some_and(|report| report.semi_sync.replica);
         let filtered = self.watch(id).and_then(|w| w.channel()).is_some_and(|channel| channel.filtered);
-        let plays_its_part =
-            record.durability == Durability::Async || filtered || (acks && record.ackers.contains(name));
+        let plays_its_part = record.durability == Durability::Async
+            || filtered
+            || (acks && (record.ackers.contains(name) || self.errs(Defect::AckBeforeCounted)));
         self.follows_closely(id) && plays_its_part
     }
 
@@ -135,7 +143,7 @@ impl Controller {
         let name = self.name(id);
         let Some(record) = &self.coordination.record else { return };
         let strayed = record.strayed.contains(&name);
-        let counts = record.ackers.contains(&name);
+        let counts = record.ackers.contains(&name) || self.errs(Defect::AckBeforeCounted);
         if record.maintenance.contains_key(&name) {
             return;
         }
@@ -166,6 +174,13 @@ impl Controller {
         if !report.read_only {
             self.note(Level::Alarm, format!("{name} came back and accepts writes: it is being fenced"));
             self.upkeep_order(id, Step::Fence);
+            return;
+        }
+        if let Some(error) = channel.map(|channel| &channel.receiver_error).filter(|error| error.code != 0)
+            && placed
+            && !error.is_connection_trouble()
+        {
+            self.note(Level::Alarm, format!("{name} cannot rejoin: error {}: {}", error.code, error.message));
             return;
         }
         if channel.is_some_and(|channel| channel.applies && !report.has_applied_all()) {

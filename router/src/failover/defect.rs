@@ -1,0 +1,50 @@
+//! Mistakes that the controller can be told to make, so that its simulation can show that it would find them.
+
+use super::controller::Controller;
+
+/// See the module. Nothing but tests can ask for one: [`super::Settings`] has no place for it otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// One acker fewer than N - k + 1 is taken for enough.
+    QuorumOneShort,
+    /// Ackers count although their receiving threads have not been stopped.
+    ProveWithoutStopping,
+    /// An acker that has restarted counts at once.
+    CountRestartedAcker,
+    /// A primary that has restarted may stand again in lossless mode.
+    RestartedPrimaryStands,
+    /// A candidate is promoted before it has applied what it received.
+    PromoteUnapplied,
+    /// The receiving thread is stopped before the applying one is started.
+    StopReceiverFirst,
+    /// Former primaries and lost replicas stand for election before they have rejoined.
+    StrayedStand,
+    /// What proxies have acknowledged is not asked for.
+    IgnoreMarks,
+    /// Leases of other proxies are not waited for.
+    IgnoreLeases,
+    /// A proxy without the coordinator goes on writing in async mode.
+    WriteWithoutLease,
+    /// The candidate is opened before the record says ACTIVE.
+    OpenBeforeActive,
+    /// A candidate's restart between its promotion and ACTIVE goes unnoticed.
+    IgnoreCandidateRestart,
+    /// A rejoined replica acknowledges before the record counts it.
+    AckBeforeCounted,
+    /// Nobody goes on for an actor that has died.
+    NeverTakeOver,
+}
+
+impl Controller {
+    /// Whether this mistake is to be made.
+    #[cfg(any(test, feature = "defects"))]
+    pub(super) fn errs(&self, defect: Defect) -> bool {
+        self.settings.defect == Some(defect)
+    }
+
+    /// Never outside of tests.
+    #[cfg(not(any(test, feature = "defects")))]
+    pub(super) const fn errs(&self, _: Defect) -> bool {
+        false
+    }
+}
