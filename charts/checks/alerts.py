@@ -12,7 +12,7 @@ ALERTS = sorted((CHART / "files" / "alerts").glob("*.yaml"))
 LABELS = 'namespace="databases", pod="shop-pointsman-{}"'
 
 
-def series(name, more="", values="1x40", pod="a"):
+def series(name, more="", values="1x90", pod="a"):
     labels = LABELS.format(pod) + (f", {more}" if more else "")
     return {"series": f"{name}{{{labels}}}", "values": values}
 
@@ -21,71 +21,82 @@ def series(name, more="", values="1x40", pod="a"):
 SOUND = [
     series("pointsman_build_info"),
     series("pointsman_primary_known"),
-    series("pointsman_topology_epoch", values="3x40"),
+    series("pointsman_topology_epoch", values="3x90"),
     series("pointsman_server_up", 'server="db-0"'),
     series("pointsman_server_up", 'server="db-1"'),
     series("pointsman_server_role", 'server="db-0", role="primary"'),
     series("pointsman_server_role", 'server="db-1", role="replica"'),
-    series("pointsman_server_role", 'server="db-1", role="primary"', "0x40"),
+    series("pointsman_server_role", 'server="db-1", role="primary"', "0x90"),
     series("pointsman_server_state", 'server="db-1", state="online"'),
-    series("pointsman_server_state", 'server="db-1", state="lagging"', "0x40"),
-    series("pointsman_server_state", 'server="db-1", state="excluded"', "0x40"),
-    series("pointsman_pool_acquire_timeouts_total", values="7x40"),
-    series("pointsman_queries_total", 'server="db-0", kind="write"', "0+3000x40"),
-    series("pointsman_server_errors_total", 'server="db-0"', "0+1x40"),
-    series("pointsman_errors_total", 'source="proxy"', "0+1x40"),
-    series("pointsman_client_logins_total", 'outcome="accepted"', "0+30x40"),
-    series("pointsman_client_logins_total", 'outcome="refused"', "0+6x40"),
-    series("process_open_fds", values="100x40"),
-    series("process_max_fds", values="1000x40"),
+    series("pointsman_server_state", 'server="db-1", state="lagging"', "0x90"),
+    series("pointsman_server_state", 'server="db-1", state="excluded"', "0x90"),
+    series("pointsman_pool_acquire_timeouts_total", values="7x90"),
+    series("pointsman_queries_total", 'server="db-0", kind="write"', "0+3000x90"),
+    series("pointsman_server_errors_total", 'server="db-0"', "0+1x90"),
+    series("pointsman_errors_total", 'source="proxy"', "0+1x90"),
+    series("pointsman_client_logins_total", 'outcome="accepted"', "0+30x90"),
+    series("pointsman_client_logins_total", 'outcome="refused"', "0+6x90"),
+    series("pointsman_config_last_reload_success"),
+    series("pointsman_config_restart_required", values="0x90"),
+    series("process_open_fds", values="100x90"),
+    series("process_max_fds", values="1000x90"),
 ]
 
 # For each alert the series that differ, and the alerts that fire then.
 CASES = {
     "PointsmanDown": (None, {"PointsmanDown"}),
-    "PointsmanNoPrimary": ([series("pointsman_primary_known", values="0x40")], {"PointsmanNoPrimary"}),
+    "PointsmanNoPrimary": ([series("pointsman_primary_known", values="0x90")], {"PointsmanNoPrimary"}),
     "PointsmanPrimaryLostBySome": (
-        [series("pointsman_primary_known", values="0x40", pod="b")],
+        [series("pointsman_primary_known", values="0x90", pod="b")],
         {"PointsmanPrimaryLostBySome"},
     ),
     "PointsmanProxiesDisagree": (
         [series("pointsman_server_role", 'server="db-1", role="primary"', pod="b")],
         {"PointsmanProxiesDisagree"},
     ),
-    "PointsmanPrimaryChanged": ([series("pointsman_topology_epoch", values="3x30 4x9")], {"PointsmanPrimaryChanged"}),
-    "PointsmanServerDown": ([series("pointsman_server_up", 'server="db-1"', "0x40")], {"PointsmanServerDown"}),
+    "PointsmanPrimaryChanged": ([series("pointsman_topology_epoch", values="3x80 4x10")], {"PointsmanPrimaryChanged"}),
+    "PointsmanServerDown": ([series("pointsman_server_up", 'server="db-1"', "0x90")], {"PointsmanServerDown"}),
     "PointsmanServerExcluded": (
         [
             series("pointsman_server_state", 'server="db-1", state="excluded"'),
-            series("pointsman_server_state", 'server="db-1", state="online"', "0x40"),
+            series("pointsman_server_state", 'server="db-1", state="online"', "0x90"),
         ],
         {"PointsmanServerExcluded", "PointsmanReadPoolEmpty"},
     ),
     "PointsmanReplicaLagging": (
         [
             series("pointsman_server_state", 'server="db-1", state="lagging"'),
-            series("pointsman_server_state", 'server="db-1", state="online"', "0x40"),
+            series("pointsman_server_state", 'server="db-1", state="online"', "0x90"),
         ],
         {"PointsmanReplicaLagging", "PointsmanReadPoolEmpty"},
     ),
     "PointsmanReadPoolEmpty": (
-        [series("pointsman_server_state", 'server="db-1", state="online"', "0x40")],
+        [series("pointsman_server_state", 'server="db-1", state="online"', "0x90")],
         {"PointsmanReadPoolEmpty"},
     ),
     "PointsmanPoolSaturated": (
-        [series("pointsman_pool_acquire_timeouts_total", values="0+1x40")],
+        [series("pointsman_pool_acquire_timeouts_total", values="0+1x90")],
         {"PointsmanPoolSaturated"},
     ),
     "PointsmanServerErrors": (
-        [series("pointsman_server_errors_total", 'server="db-0"', "0+90x40")],
+        [series("pointsman_server_errors_total", 'server="db-0"', "0+90x90")],
         {"PointsmanServerErrors"},
     ),
-    "PointsmanProxyErrors": ([series("pointsman_errors_total", 'source="proxy"', "0+9x40")], {"PointsmanProxyErrors"}),
+    "PointsmanProxyErrors": ([series("pointsman_errors_total", 'source="proxy"', "0+9x90")], {"PointsmanProxyErrors"}),
     "PointsmanLoginsRefused": (
-        [series("pointsman_client_logins_total", 'outcome="refused"', "0+60x40")],
+        [series("pointsman_client_logins_total", 'outcome="refused"', "0+60x90")],
         {"PointsmanLoginsRefused"},
     ),
-    "PointsmanOpenFiles": ([series("process_open_fds", values="900x40")], {"PointsmanOpenFiles"}),
+    "PointsmanConfigRefused": (
+        [series("pointsman_config_last_reload_success", values="0x90")],
+        {"PointsmanConfigRefused"},
+    ),
+    "PointsmanConfigWaits": (
+        # Half an hour is longer than the other cases are.
+        [series("pointsman_config_restart_required", values="2x90")],
+        {"PointsmanConfigWaits"},
+    ),
+    "PointsmanOpenFiles": ([series("process_open_fds", values="900x90")], {"PointsmanOpenFiles"}),
 }
 
 
@@ -116,11 +127,11 @@ def fires(changed, expected):
     replaced = {each["series"] for each in changed or []}
     input_series = [each for each in SOUND if each["series"] not in replaced] + (changed or [])
     if changed is None:
-        input_series = [{"series": "unrelated", "values": "1x40"}]
+        input_series = [{"series": "unrelated", "values": "1x90"}]
     tests = [
         {
             "expr": 'count by (alertname) (ALERTS{alertstate="firing"}) > bool 0',
-            "eval_time": "18m",
+            "eval_time": "42m",
             "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(expected)],
         }
     ]

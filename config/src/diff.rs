@@ -30,11 +30,12 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
             let secret_differs = before_secrets.get(*key) != after_secrets.get(*key);
             before.get(*key) != after.get(*key) || secret_differs
         })
-        .map(|key| Change {
-            key: key.clone(),
-            old: before.get(key).cloned(),
-            new: after.get(key).cloned(),
-            reload: Reload::of(key),
+        .map(|key| {
+            let (old, new) = (before.get(key).cloned(), after.get(key).cloned());
+            // The weight of a server that comes or goes is no change of a weight.
+            let comes_or_goes = key.starts_with("servers.") && (old.is_none() || new.is_none());
+            let reload = if comes_or_goes { Reload::Restart } else { Reload::of(key) };
+            Change { key: key.clone(), old, new, reload }
         })
         .collect()
 }
@@ -102,24 +103,21 @@ mod tests {
         let hidden = format!("\"{MASK}\"");
         let hidden = Some(hidden.as_str());
         check(|_| {}, &[]);
-        check(|c| c.pool.min_idle = 3, &[("pool.min_idle", Some("0"), Some("3"), Reload::Live)]);
+        check(|c| c.pool.min_idle = 3, &[("pool.min_idle", Some("0"), Some("3"), Reload::Restart)]);
         check(
             |c| c.lag.maximum = Duration::from_secs(3),
             &[("lag.maximum", Some("\"10s\""), Some("\"3s\""), Reload::Live)],
         );
-        check(|c| c.servers[0].weight = 1, &[("servers.a.weight", Some("100"), Some("1"), Reload::Restart)]);
+        check(|c| c.servers[0].weight = 1, &[("servers.a.weight", Some("100"), Some("1"), Reload::Live)]);
         check(
             |c| c.listen.rw.proxy_protocol.push("10.0.0.0/8".parse().unwrap()),
-            &[("listen.rw.proxy_protocol", Some("[]"), Some("[\"10.0.0.0/8\"]"), Reload::NewConnections)],
+            &[("listen.rw.proxy_protocol", Some("[]"), Some("[\"10.0.0.0/8\"]"), Reload::Restart)],
         );
         check(
             |c| c.user_list[0].password = Secret::new("two"),
             &[("user_list.u.password", hidden, hidden, Reload::NewConnections)],
         );
-        check(
-            |c| c.password = Secret::new("x"),
-            &[("password", Some("\"\""), hidden, Reload::NewConnections)],
-        );
+        check(|c| c.password = Secret::new("x"), &[("password", Some("\"\""), hidden, Reload::Restart)]);
         check(|c| c.admin.token = Some(Secret::new("x")), &[("admin.token", None, hidden, Reload::Live)]);
     }
 

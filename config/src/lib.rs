@@ -24,7 +24,7 @@ pub use diff::{Change, diff};
 pub use fault::{Fault, Faults, Notice, Place, Problem, ReadError, Warning};
 pub use load::{Flag, Loaded, Origins, Sources, load};
 pub use model::*;
-pub use reload::Reload;
+pub use reload::{Reload, take_up};
 pub use schema::json_schema;
 pub use secret::{MASK, Secret};
 pub use show::{to_json, to_toml};

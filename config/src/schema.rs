@@ -118,11 +118,9 @@ mod tests {
         check("/properties/pool/properties/acquire_timeout/format", json!("duration-with-unit"));
         check("/properties/pool/properties/acquire_timeout_file/type", json!("string"));
         check("/properties/pool/properties/acquire_timeout/default", json!("5s"));
-        check("/properties/pool/properties/max_connections/x-reload", json!("live"));
-        check(
-            "/properties/listen/properties/rw/properties/proxy_protocol/x-reload",
-            json!("new-connections"),
-        );
+        check("/properties/pool/properties/max_connections/x-reload", json!("restart"));
+        check("/properties/pool/properties/idle_timeout/x-reload", json!("live"));
+        check("/properties/listen/properties/rw/properties/proxy_protocol/x-reload", json!("restart"));
         check("/properties/servers/items/anyOf/0/type", json!("string"));
         check("/properties/server/items/properties/weight/maximum", json!(65535));
         check("/properties/user/anyOf/1/type", json!("array"));

@@ -10,6 +10,7 @@ pub mod error;
 pub mod exchange;
 pub mod lifecycle;
 pub mod net;
+pub mod reload;
 pub mod sandbox;
 pub mod serve;
 pub mod session;

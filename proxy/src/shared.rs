@@ -23,7 +23,10 @@ use crate::worker::Message;
 /// Process-wide state; every field is either immutable or synchronises itself.
 #[derive(Debug)]
 pub struct Shared {
+    /// What the process was started with: what needs a restart to change.
     pub config: Arc<Config>,
+    /// The same with what has been taken up since.
+    pub settings: watch::Sender<Arc<Config>>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
     pub users: Arc<Users>,
@@ -182,6 +185,7 @@ impl Shared {
             .collect();
         let counters = (0..workers).map(|_| Arc::new(Counters::new(config.servers.len()))).collect();
         Arc::new(Self {
+            settings: watch::Sender::new(config.clone()),
             config,
             topology,
             catalogue,
@@ -206,6 +210,11 @@ impl Shared {
             next_id: AtomicU32::new(1),
             next_serial: AtomicU64::new(1),
         })
+    }
+
+    /// The configuration as it is now; workers have [`crate::worker::Worker::settings`], which costs no lock.
+    pub fn settings(&self) -> Arc<Config> {
+        self.settings.borrow().clone()
     }
 
     /// A connection id for a client: bit 31 is set, so that it is never one of a server's.

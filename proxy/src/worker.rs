@@ -3,7 +3,7 @@
 //! Nothing on the path of a statement crosses threads. A worker hears of the world through its inbox (new
 //! clients, kills, surrender of idle connections, drain) and through the topology that the cluster task publishes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use pointsman_config::Config;
 use pointsman_router::balance::Balancer;
 use pointsman_router::classify::{Catalogue, Classifier, Mode};
 use pointsman_router::route::Rules;
@@ -213,6 +214,7 @@ pub struct Worker {
     pub started: Instant,
     topology: RefCell<Cached<Topology>>,
     catalogue: RefCell<Cached<Catalogue>>,
+    settings: RefCell<Cached<Config>>,
     random: Cell<u64>,
 }
 
@@ -233,6 +235,7 @@ impl Worker {
             started: shared.started,
             topology: RefCell::new(Cached::new(&shared.topology)),
             catalogue: RefCell::new(Cached::new(&shared.catalogue)),
+            settings: RefCell::new(Cached::new(&shared.settings.subscribe())),
             random: Cell::new(rand::random::<u64>() | 1),
             shared,
         }
@@ -246,6 +249,15 @@ impl Worker {
     /// The newest catalogue of stored functions and views.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.borrow_mut().current()
+    }
+
+    /// The configuration as it is now. Not to be held over an `.await`.
+    pub fn settings(&self) -> Ref<'_, Config> {
+        // A caller further up may hold it: then what it sees is new enough.
+        if let Ok(mut cached) = self.settings.try_borrow_mut() {
+            cached.refresh();
+        }
+        Ref::map(self.settings.borrow(), |cached| cached.current.as_ref())
     }
 
     /// Time since the start of the process, the clock of all pure code.
@@ -278,10 +290,14 @@ impl<T> Cached<T> {
         Self { changes, current }
     }
 
-    fn current(&mut self) -> Arc<T> {
+    fn refresh(&mut self) {
         if self.changes.has_changed().unwrap_or(false) {
             self.current = self.changes.borrow_and_update().clone();
         }
+    }
+
+    fn current(&mut self) -> Arc<T> {
+        self.refresh();
         self.current.clone()
     }
 }
@@ -475,8 +491,11 @@ fn wake_sessions_of_dead_servers(worker: &Worker, topology: &Topology) {
 
 fn on_tick(worker: &Rc<Worker>) {
     let now = Instant::now();
-    let pool = &worker.shared.config.pool;
-    worker.pool.reap(now, pool.idle_timeout, pool.max_lifetime, worker.topology().epoch);
+    let (idle_timeout, max_lifetime) = {
+        let pool = &worker.settings().pool;
+        (pool.idle_timeout, pool.max_lifetime)
+    };
+    worker.pool.reap(now, idle_timeout, max_lifetime, worker.topology().epoch);
     flush_pending_closes(worker);
     for slot in worker.slots.borrow().values() {
         let idle_for = slot.idle_since.get().map_or(Duration::ZERO, |since| now.duration_since(since));

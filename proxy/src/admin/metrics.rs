@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 
 use pointsman_router::topology::{Role, ServerView, State};
 
+use super::configuration;
 use super::exposition::{Exposition, Format, Kind, Labels};
 use super::process;
 use crate::cluster::View;
 use crate::counters::{Counters, DURATION_BUCKETS, ServerCounters, Tally, bucket_bound_seconds};
+use crate::reload::Report;
 use crate::shared::Shared;
 
 /// Chooses one tally of a worker.
@@ -19,6 +21,7 @@ pub(super) fn render(
     shared: &Shared,
     view: &View,
     pins: &BTreeMap<&'static str, u64>,
+    report: &Report,
     others: &str,
     format: Format,
 ) -> String {
@@ -30,6 +33,7 @@ pub(super) fn render(
     statements(&mut out, shared);
     servers(&mut out, shared, view);
     traffic(&mut out, shared, view);
+    configuration::render(&mut out, report);
     process::render(&mut out);
     out.append(others);
     out.finish(format)

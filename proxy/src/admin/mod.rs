@@ -3,6 +3,7 @@
 //! Everybody who reaches it may look; a change needs the Unix socket or the token.
 
 mod access;
+mod configuration;
 mod events;
 mod exposition;
 mod health;
@@ -34,6 +35,7 @@ use self::health::Wanted;
 use crate::cluster::{Handle, Refusal, Request};
 use crate::lifecycle::Lifecycle;
 use crate::net::{BindError, UnixSocket, bind_tcp};
+use crate::reload;
 use crate::shared::Shared;
 
 /// What the handlers work with.
@@ -42,6 +44,7 @@ pub struct Admin {
     pub shared: Arc<Shared>,
     pub cluster: Handle,
     pub lifecycle: Arc<Lifecycle>,
+    pub reload: reload::Handle,
     /// What the control plane has counted.
     pub counted: PrometheusHandle,
 }
@@ -60,8 +63,8 @@ impl Admin {
     }
 
     fn may_change(&self, door: Door, headers: &HeaderMap) -> Result<(), Failed> {
-        let token = self.shared.config.admin.token.as_ref();
-        access::may_change(door, headers, token)
+        let settings = self.shared.settings();
+        access::may_change(door, headers, settings.admin.token.as_ref())
             .map_err(|denied| Failed { status: StatusCode::FORBIDDEN, message: denied.to_string() })
     }
 }
@@ -108,6 +111,7 @@ fn routes(admin: Admin) -> Router {
         .route("/api/v1/sessions", get(session_list))
         .route("/api/v1/events", get(event_stream))
         .route("/api/v1/drain", post(drain))
+        .route("/api/v1/config/reload", post(reload_configuration))
         .route("/api/v1/servers/{name}/drain", post(drain_server))
         .route("/api/v1/servers/{name}/undrain", post(undrain_server))
         .fallback(unknown_path)
@@ -162,13 +166,16 @@ async fn metrics_text(State(admin): State<Admin>, headers: HeaderMap) -> Result<
     let format = Format::accepted(accept);
     let pins = workers::pins(&admin.shared).await?;
     let view = admin.cluster.view.borrow().clone();
-    let text = metrics::render(&admin.shared, &view, &pins, &admin.counted.render(), format);
+    let report = admin.reload.report.borrow().clone();
+    let text = metrics::render(&admin.shared, &view, &pins, &report, &admin.counted.render(), format);
     Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 async fn status_document(State(admin): State<Admin>) -> Response {
     let view = admin.cluster.view.borrow().clone();
-    Json(status::document(&admin.shared, &view)).into_response()
+    let mut document = status::document(&admin.shared, &view);
+    document["config"] = configuration::document(&admin.reload.report.borrow());
+    Json(document).into_response()
 }
 
 async fn session_list(State(admin): State<Admin>) -> Result<Response, Failed> {
@@ -190,6 +197,27 @@ async fn drain(
     info!(?door, "asked to drain");
     admin.lifecycle.ask_to_end();
     Ok(Json(json!({ "draining": true })).into_response())
+}
+
+async fn reload_configuration(
+    State(admin): State<Admin>,
+    ConnectInfo(door): ConnectInfo<Door>,
+    headers: HeaderMap,
+) -> Result<Response, Failed> {
+    admin.may_change(door, &headers)?;
+    info!(?door, "asked to read the configuration");
+    let Some(report) = admin.reload.reload().await else { return Err(ending()) };
+    match report.fault {
+        Some(fault) => {
+            let message = format!("refused: {fault}\nNothing was changed.");
+            Err(Failed { status: StatusCode::CONFLICT, message })
+        }
+        None => Ok(Json(configuration::document(&report)).into_response()),
+    }
+}
+
+fn ending() -> Failed {
+    Failed { status: StatusCode::SERVICE_UNAVAILABLE, message: "the process is ending".into() }
 }
 
 async fn drain_server(
@@ -224,10 +252,8 @@ async fn set_draining(
     let server = known.map_or(ServerId(u16::MAX), |server| server.id);
     let (answer, answered) = oneshot::channel();
     let request = Request::SetDraining { server, draining, answer };
-    let ended =
-        || Failed { status: StatusCode::SERVICE_UNAVAILABLE, message: "the process is ending".into() };
-    admin.cluster.requests.send(request).await.map_err(|_| ended())?;
-    answered.await.map_err(|_| ended())?.map_err(|refusal| {
+    admin.cluster.requests.send(request).await.map_err(|_| ending())?;
+    answered.await.map_err(|_| ending())?.map_err(|refusal| {
         let status = match refusal {
             Refusal::IsPrimary { .. } => StatusCode::CONFLICT,
             Refusal::UnknownServer { .. } => StatusCode::NOT_FOUND,

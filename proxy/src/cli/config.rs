@@ -6,9 +6,11 @@ use clap::Subcommand;
 use pointsman_config::{Change, diff, json_schema, to_json, to_toml};
 use serde_json::{Value, json};
 
+use super::client::Client;
 use super::exit::{Exit, Outcome};
 use super::output::{Format, Table, note};
 use super::settings::SettingsArgs;
+use super::{Remote, wait_for};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -26,6 +28,8 @@ pub(super) enum Command {
     },
     /// Print the JSON schema of the configuration.
     Schema,
+    /// Have a running proxy read its configuration again; a faulty one is refused and changes nothing.
+    Reload(Remote),
 }
 
 pub(super) fn run(command: Command, format: Format) -> Outcome {
@@ -44,6 +48,7 @@ pub(super) fn run(command: Command, format: Format) -> Outcome {
             format.print(&value, || changes_table(&changes))?;
             Ok(Exit::Ok)
         }
+        Command::Reload(remote) => wait_for(reload(&remote.client()?, format)),
         Command::Schema => {
             match format {
                 Format::Table | Format::Json => Format::Json.print(&json_schema(), String::new)?,
@@ -52,6 +57,19 @@ pub(super) fn run(command: Command, format: Format) -> Outcome {
             Ok(Exit::Ok)
         }
     }
+}
+
+async fn reload(client: &Client, format: Format) -> Outcome {
+    let answer = client.post("/api/v1/config/reload", &json!({})).await?;
+    format.print(&answer, || {
+        let list = |key: &str| {
+            let changes = answer[key].as_array().map(Vec::as_slice).unwrap_or_default();
+            let keys: Vec<_> = changes.iter().filter_map(|change| change["key"].as_str()).collect();
+            if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") }
+        };
+        format!("taken up: {}\nwaits for a restart: {}", list("applied"), list("restart_required"))
+    })?;
+    Ok(Exit::Ok)
 }
 
 /// Files that options name may be on another machine: their absence is a warning here.

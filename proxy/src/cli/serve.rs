@@ -21,12 +21,15 @@ use super::settings::SettingsArgs;
 use crate::admin::{self, Admin};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::net::{Acceptor, ListenerKind};
+use crate::reload;
 use crate::serve::{self, Running};
 use crate::worker::Message;
 
 pub(super) fn run(settings: &SettingsArgs) -> Outcome {
     let config = Arc::new(settings.load_complete()?.config);
-    logging::start(&config.log);
+    let set_level = logging::start(&config.log);
+    let again = settings.clone();
+    let load: reload::Load = Arc::new(move || again.load_again());
     raise_open_files();
     // Two threads: a probe that computes must not keep another from seeing a dead server.
     let control_plane = tokio::runtime::Builder::new_multi_thread()
@@ -34,22 +37,24 @@ pub(super) fn run(settings: &SettingsArgs) -> Outcome {
         .thread_name("control")
         .enable_all()
         .build()?;
-    let outcome = control_plane.block_on(serve(config));
+    let outcome = control_plane.block_on(serve(config, load, set_level));
     control_plane.shutdown_timeout(SHUTDOWN_WITHIN);
     outcome
 }
 
-async fn serve(config: Arc<Config>) -> Outcome {
+async fn serve(config: Arc<Config>, load: reload::Load, set_level: reload::SetLevel) -> Outcome {
     let sockets = Sockets::bind(&config)?;
     let counted = record_metrics().map_err(|error| Failure::new(Exit::Error, error.to_string()))?;
     let mut signals = Signals::listen()?;
     let running = serve::start(config.clone())
         .map_err(|error| Failure::new(Exit::Usage, format!("cannot start: {error}")))?;
     let lifecycle = Arc::new(Lifecycle::default());
+    let reload = reload::start(&running.shared, running.cluster.clone(), load, set_level)?;
     let admin = Admin {
         shared: running.shared.clone(),
         cluster: running.cluster.clone(),
         lifecycle: lifecycle.clone(),
+        reload,
         counted,
     };
     admin.serve(sockets.admin);
@@ -66,15 +71,15 @@ async fn serve(config: Arc<Config>) -> Outcome {
     lifecycle.advance(Phase::Serving);
     let (delay, by_signal) = tokio::select! {
         ending = signals.end() => match ending {
-            Ending::Planned => (config.drain.delay, true),
+            Ending::Planned => (running.shared.settings().drain.delay, true),
             // Somebody waits at a terminal.
             Ending::Interrupted => (Duration::ZERO, true),
         },
-        () = lifecycle.asked_to_end() => (config.drain.delay, false),
+        () = lifecycle.asked_to_end() => (running.shared.settings().drain.delay, false),
     };
     info!(delay_seconds = delay.as_secs_f64(), "draining");
     tokio::select! {
-        () = drain(&config, &running, &lifecycle, delay, Doors { stop, accepting }) => {}
+        () = drain(&running, &lifecycle, delay, Doors { stop, accepting }) => {}
         () = signals.end_again(by_signal) => warn!("second signal: ending at once"),
     }
     running.workers.stop();
@@ -193,7 +198,7 @@ struct Doors {
 
 /// Not ready any more, accept until load balancers have heard of it, then end each session at the end of its
 /// transaction.
-async fn drain(config: &Config, running: &Running, lifecycle: &Lifecycle, delay: Duration, doors: Doors) {
+async fn drain(running: &Running, lifecycle: &Lifecycle, delay: Duration, doors: Doors) {
     lifecycle.advance(Phase::Leaving);
     tokio::time::sleep(delay).await;
     lifecycle.advance(Phase::Draining);
@@ -204,7 +209,7 @@ async fn drain(config: &Config, running: &Running, lifecycle: &Lifecycle, delay:
         drop(listener.await);
     }
     running.shared.broadcast(|| Message::Drain);
-    let deadline = Instant::now() + config.drain.timeout;
+    let deadline = Instant::now() + running.shared.settings().drain.timeout;
     while running.workers.sessions() > 0 && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_LOOK).await;
     }

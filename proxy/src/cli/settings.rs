@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use pointsman_config::{Flag, Loaded, Sources, load};
+use pointsman_config::{Config, Flag, Loaded, Sources, load};
 
 use super::exit::{Exit, Failure};
 use super::output::note;
@@ -39,19 +39,23 @@ impl SettingsArgs {
     ///
     /// All faults, each on its own line, with the exit code for them.
     pub(super) fn load(&self) -> Result<Loaded, Failure> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        let sources = Sources { file: self.config.clone(), environment, flags: self.flags() };
-        let loaded = load(&sources).map_err(|faults| {
-            let count = faults.0.len();
-            let noun = if count == 1 { "fault" } else { "faults" };
-            Failure::new(Exit::Usage, format!("{count} {noun} in the configuration\n{faults}"))
-        })?;
+        let loaded = self.read()?;
         for warning in &loaded.warnings {
             note(&format!("warning: {warning}"));
         }
         Ok(loaded)
+    }
+
+    fn read(&self) -> Result<Loaded, Failure> {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let sources = Sources { file: self.config.clone(), environment, flags: self.flags() };
+        load(&sources).map_err(|faults| {
+            let count = faults.0.len();
+            let noun = if count == 1 { "fault" } else { "faults" };
+            Failure::new(Exit::Usage, format!("{count} {noun} in the configuration\n{faults}"))
+        })
     }
 
     /// As [`SettingsArgs::load`], and every file that the configuration names must be there.
@@ -60,12 +64,17 @@ impl SettingsArgs {
     ///
     /// As [`SettingsArgs::load`].
     pub(super) fn load_complete(&self) -> Result<Loaded, Failure> {
-        let loaded = self.load()?;
-        if loaded.absent.is_empty() {
-            return Ok(loaded);
-        }
-        let lines: Vec<_> = loaded.absent.iter().map(ToString::to_string).collect();
-        Err(Failure::usage(format!("files that the configuration names are missing\n{}", lines.join("\n"))))
+        complete(self.load()?)
+    }
+
+    /// As [`SettingsArgs::load_complete`], for a process that runs: nothing is printed.
+    ///
+    /// # Errors
+    ///
+    /// All faults, each on its own line.
+    pub(super) fn load_again(&self) -> Result<Config, String> {
+        let loaded = self.read().and_then(complete);
+        loaded.map(|loaded| loaded.config).map_err(|failure| failure.message)
     }
 
     fn flags(&self) -> Vec<Flag> {
@@ -82,4 +91,12 @@ impl SettingsArgs {
         };
         given.into_iter().filter_map(flag).collect()
     }
+}
+
+fn complete(loaded: Loaded) -> Result<Loaded, Failure> {
+    if loaded.absent.is_empty() {
+        return Ok(loaded);
+    }
+    let lines: Vec<_> = loaded.absent.iter().map(ToString::to_string).collect();
+    Err(Failure::usage(format!("files that the configuration names are missing\n{}", lines.join("\n"))))
 }

@@ -52,6 +52,13 @@ fn table(status: &Value) -> String {
     if let Some(reason) = status["no_primary_reason"].as_str() {
         lines.push_str(&format!("! no primary: {reason}\n"));
     }
+    if let Some(fault) = status["config"]["fault"].as_str() {
+        lines.push_str(&format!("! the configuration was refused, the one before stays in use: {fault}\n"));
+    }
+    let pending = status["config"]["restart_required"].as_array().map_or(0, Vec::len);
+    if pending > 0 {
+        lines.push_str(&format!("! {pending} changed options of the configuration wait for a restart\n"));
+    }
     for server in servers {
         if let Some(reason) = server["reason"].as_str().filter(|reason| !reason.is_empty()) {
             lines.push_str(&format!("! {} is {}: {reason}\n", text(&server["name"]), text(&server["state"])));

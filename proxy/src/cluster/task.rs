@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pointsman_config::Config;
 use pointsman_router::discover::{Discovery, Observation, SemiSync};
 use pointsman_router::topology::{Role, ServerId, State, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,6 +17,8 @@ use super::clock::Clock;
 pub enum Request {
     /// Take a server out of the read pool, or let it back in.
     SetDraining { server: ServerId, draining: bool, answer: oneshot::Sender<Result<(), Refusal>> },
+    /// Take up what of this configuration needs no restart; the servers are the same.
+    Reconfigure(Arc<Config>),
 }
 
 /// Why a request was refused; nothing was changed.
@@ -124,6 +127,7 @@ impl Cluster {
                 // The asker may have gone away; the work is done all the same.
                 drop(answer.send(outcome));
             }
+            Request::Reconfigure(config) => self.discovery.reconfigure(&config, self.clock.now()),
         }
     }
 

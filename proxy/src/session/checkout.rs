@@ -135,7 +135,7 @@ impl Session {
     ) -> Result<Box<ServerConnection>, AcquireError> {
         self.worker.counters.pool_waits.one();
         let key = self.login.key;
-        let deadline = Instant::now() + self.worker.shared.config.pool.acquire_timeout;
+        let deadline = Instant::now() + self.worker.settings().pool.acquire_timeout;
         loop {
             let Some(queue) = self.worker.pool.queue(server, key) else {
                 return Err(AcquireError::PoolTimeout);

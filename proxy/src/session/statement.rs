@@ -31,7 +31,7 @@ impl Attempts {
     fn new(session: &Session) -> Self {
         Self {
             excluded: session.left_out.clone(),
-            hold_until: Instant::now() + session.worker.shared.config.routing.hold_timeout,
+            hold_until: Instant::now() + session.worker.settings().routing.hold_timeout,
             wait_failed: false,
             asked: Asked::No,
             last_error: None,
@@ -114,7 +114,7 @@ impl Session {
                 reason: "follows the previous statement".into(),
             };
         }
-        let config = &self.worker.shared.config;
+        let settings = self.worker.settings();
         let request = route::Request {
             intent: &job.intent,
             session: &self.state,
@@ -129,8 +129,8 @@ impl Session {
             user: &self.login.user,
             digest: job.digest.0,
             rules: &self.worker.rules,
-            routing: &config.routing,
-            lag: &config.lag,
+            routing: &settings.routing,
+            lag: &settings.lag,
         };
         let mut balancer = self.worker.balancer.borrow_mut();
         route::route(&request, topology, &mut balancer, self.worker.now(), self.worker.random())
@@ -170,7 +170,7 @@ impl Session {
         hinted
             .or(self.state.consistency())
             .or(self.login.account.consistency)
-            .unwrap_or(self.worker.shared.config.routing.consistency)
+            .unwrap_or_else(|| self.worker.settings().routing.consistency)
     }
 
     pub(super) async fn run_pinned(&mut self, job: &mut Job) -> Result<(), SessionError> {

@@ -31,7 +31,7 @@ const READING_TIMEOUT: Duration = Duration::from_secs(3);
 /// The accounts as last read; shared by all workers.
 pub struct Users {
     source: UserSource,
-    settings: Vec<StaticUser>,
+    settings: Mutex<Vec<StaticUser>>,
     table: RwLock<Arc<Table>>,
     numbers: Numbers,
     limiter: Mutex<Limiter>,
@@ -58,7 +58,7 @@ impl Users {
     pub fn new(config: &Config) -> Arc<Self> {
         let users = Self {
             source: config.users.source,
-            settings: config.user_list.clone(),
+            settings: Mutex::new(config.user_list.clone()),
             table: RwLock::default(),
             numbers: Numbers::default(),
             limiter: Mutex::new(Limiter::new(Instant::now())),
@@ -67,10 +67,36 @@ impl Users {
             progress: watch::Sender::default(),
         };
         if users.source == UserSource::Static {
-            users.replace(table::static_rows(&users.settings), ServerRules::default());
-            users.progress.send_modify(|progress| progress.ready = true);
+            users.apply_settings();
         }
         Arc::new(users)
+    }
+
+    /// Takes up a changed `[[user]]` list, for logins from now on.
+    pub fn reconfigure(&self, settings: &[StaticUser]) {
+        {
+            let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+            if *current == settings {
+                return;
+            }
+            settings.clone_into(&mut current);
+        }
+        self.apply_settings();
+    }
+
+    /// Static users are known at once; what is added to mirrored ones counts with the next reading.
+    fn apply_settings(&self) {
+        match self.source {
+            UserSource::Static => {
+                let rows = {
+                    let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+                    table::static_rows(&settings)
+                };
+                self.replace(rows, ServerRules::default());
+                self.progress.send_modify(|progress| progress.ready = true);
+            }
+            UserSource::Mirror => self.notice(),
+        }
     }
 
     /// The account that a server would choose for this user and address, or none.
@@ -170,7 +196,8 @@ impl Users {
 
     fn replace(&self, rows: Vec<Row>, server: ServerRules) {
         let mut current = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(Table::new(rows, server, &self.settings, &current, &self.numbers));
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(Table::new(rows, server, &settings, &current, &self.numbers));
     }
 
     fn table(&self) -> Arc<Table> {

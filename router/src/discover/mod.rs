@@ -139,6 +139,15 @@ impl Discovery {
         }
     }
 
+    /// Takes up weights and lag limits of a changed configuration of the same servers.
+    pub fn reconfigure(&mut self, config: &Config, now: Duration) {
+        self.lag = config.lag.clone();
+        for (tracked, server) in self.servers.iter_mut().zip(&config.servers) {
+            tracked.weight = server.weight;
+        }
+        self.judge_all(now);
+    }
+
     /// The last report of a server, however old.
     pub fn report(&self, server: ServerId) -> Option<&Report> {
         self.servers.get(usize::from(server.0))?.report.as_ref()

@@ -35,7 +35,7 @@ enum Unproven {
 /// `routing.hold_timeout`.
 pub(super) async fn prove(door: Door<'_>, identity: &Identity) -> Result<(), LoginError> {
     let worker = door.worker;
-    let deadline = Instant::now() + worker.shared.config.routing.hold_timeout;
+    let deadline = Instant::now() + worker.settings().routing.hold_timeout;
     let mut changes = worker.shared.topology.clone();
     loop {
         let topology = changes.borrow_and_update().clone();
@@ -164,7 +164,8 @@ async fn wait(worker: &Worker, identity: &Identity, server: ServerId) -> Result<
     let queue = worker.pool.queue(server, identity.key);
     let Some(queue) = queue else { return Err(Unproven::Refused(pool_exhausted())) };
     worker.shared.ask_for_surrender(server);
-    let granted = tokio::time::timeout(worker.shared.config.pool.acquire_timeout, queue).await;
+    let limit = worker.settings().pool.acquire_timeout;
+    let granted = tokio::time::timeout(limit, queue).await;
     granted.ok().and_then(Result::ok).ok_or_else(|| {
         worker.counters.pool_timeouts.one();
         Unproven::Refused(pool_exhausted())
