@@ -115,6 +115,13 @@ func count(q querier, name string) string {
 	return text(q, "SELECT COUNT(*) FROM journeys WHERE name = ?", name)
 }
 
+// elsewhere counts on a connection that is opened for it.
+func elsewhere(name string) string {
+	other := open(true, nil)
+	defer other.Close()
+	return count(other, name)
+}
+
 func allBytes() []byte {
 	bytes := make([]byte, 256)
 	for n := range bytes {
@@ -197,6 +204,8 @@ var promises = []promise{
 	}},
 	{"unicode", func(textual, prepared *sql.DB) {
 		exec(prepared, "INSERT INTO journeys (name) VALUES (?)", unicode)
+		// What another connection wrote is there for certain after a ping.
+		must(textual.Ping())
 		expect(text(textual, "SELECT name FROM journeys WHERE name = ?", unicode), unicode)
 		expect(text(prepared, "SELECT name FROM journeys WHERE name = ?", unicode), unicode)
 	}},
@@ -236,9 +245,10 @@ var promises = []promise{
 		transaction, err := prepared.Begin()
 		must(err)
 		exec(transaction, "INSERT INTO journeys (name) VALUES (?)", "commit-1")
-		expect(count(textual, "commit-1"), "0")
+		expect(elsewhere("commit-1"), "0")
 		must(transaction.Commit())
-		expect(count(textual, "commit-1"), "1")
+		expect(elsewhere("commit-1"), "1")
+		must(textual.Ping())
 		reading, err := textual.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
 		must(err)
 		expect(count(reading, "commit-1"), "1")
@@ -252,14 +262,14 @@ var promises = []promise{
 		must(transaction.Rollback())
 		expect(count(textual, "rollback-1"), "0")
 	}},
-	{"autocommit-off", func(textual, _ *sql.DB) {
+	{"autocommit-off", func(_, _ *sql.DB) {
 		off := open(true, func(config *mysql.Config) { config.Params = map[string]string{"autocommit": "0"} })
 		conn, err := off.Conn(ctx)
 		must(err)
 		exec(conn, "INSERT INTO journeys (name) VALUES ('off-1')")
-		expect(count(textual, "off-1"), "0")
+		expect(elsewhere("off-1"), "0")
 		exec(conn, "COMMIT")
-		expect(count(textual, "off-1"), "1")
+		expect(elsewhere("off-1"), "1")
 		must(conn.Close())
 		must(off.Close())
 	}},

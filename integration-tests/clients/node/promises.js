@@ -145,7 +145,7 @@ function promises (d) {
         await query(other, "INSERT INTO journeys (name) VALUES ('off-1')")
         expect(await count(c, 'off-1'), '0')
         await query(other, 'COMMIT')
-        expect(await count(c, 'off-1'), '1')
+        expect(await elsewhere(third => count(third, 'off-1')), '1')
       })
     },
     savepoint: async c => {

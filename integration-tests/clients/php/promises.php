@@ -142,12 +142,12 @@ function promises(Driver $d): array
             $d->rollback($c);
             expect($count($c, 'rollback-1'), 0);
         },
-        'autocommit-off' => fn ($c) => $elsewhere(function ($other) use ($c, $d, $count) {
+        'autocommit-off' => fn ($c) => $elsewhere(function ($other) use ($c, $d, $count, $elsewhere) {
             $d->query($other, 'SET autocommit = 0');
             $d->query($other, "INSERT INTO journeys (name) VALUES ('off-1')");
             expect($count($c, 'off-1'), 0);
             $d->query($other, 'COMMIT');
-            expect($count($c, 'off-1'), 1);
+            expect($elsewhere(fn ($third) => $count($third, 'off-1')), 1);
         }),
         'savepoint' => function ($c) use ($d) {
             $d->begin($c);

@@ -129,7 +129,7 @@ PROMISES = {
       other.query("INSERT INTO journeys (name) VALUES ('off-1')")
       expect(count(c, 'off-1'), 0)
       other.query('COMMIT')
-      expect(count(c, 'off-1'), 1)
+      elsewhere { |third| expect(count(third, 'off-1'), 1) }
     end
   },
   'savepoint' => lambda { |c|

@@ -27,6 +27,8 @@ pub(super) struct Statements {
     last_id: u32,
     /// Statements whose rows are still to be fetched.
     open_cursors: BTreeSet<u32>,
+    /// Statements with data that waits on the held connection for their execution.
+    long_data: BTreeSet<u32>,
 }
 
 /// Whether a connection can run a job.
@@ -78,6 +80,11 @@ impl Statements {
     /// Whether this was the last one open.
     pub(super) fn cursor_closed(&mut self, id: u32) -> bool {
         self.open_cursors.remove(&id) && self.open_cursors.is_empty()
+    }
+
+    /// Whether this was the last one whose data waited.
+    fn long_data_used(&mut self, id: u32) -> bool {
+        self.long_data.remove(&id) && self.long_data.is_empty()
     }
 }
 
@@ -137,6 +144,7 @@ impl Session {
                 job.prepared = PreparedUse::Execute(id);
                 job.will_pin = cursor;
                 if let Some(failed) = statement.failed.take() {
+                    self.drop_long_data(id);
                     return self.finish_unsent(&failed, &job).await;
                 }
                 job
@@ -150,10 +158,31 @@ impl Session {
             }
         };
         if let Err(error) = self.learn_types(id, len) {
+            self.drop_long_data(id);
             return self.finish_unsent(&error, &job).await;
         }
-        self.state.unpin(Pins::LONG_DATA);
-        self.run_job(job).await
+        let ended = self.run_job(job).await;
+        // Only now: where the data is, the statement must run.
+        self.long_data_is_used(id);
+        ended
+    }
+
+    /// A server that refused this execution would have dropped its data, which here goes with the statement.
+    fn drop_long_data(&mut self, id: u32) {
+        if self.statements.long_data.contains(&id)
+            && let Some(held) = self.held.as_mut()
+        {
+            held.prepared.close(StatementKey { session: self.slot.id, statement: id });
+        }
+        self.long_data_is_used(id);
+    }
+
+    /// An execution uses the data up, a reset or the end of the statement drops it.
+    fn long_data_is_used(&mut self, id: u32) {
+        if self.statements.long_data_used(id) {
+            self.state.unpin(Pins::LONG_DATA);
+            self.let_go_if_unpinned();
+        }
     }
 
     /// Remembers the parameter types that an execution brings.
@@ -265,6 +294,7 @@ impl Session {
                     self.consume(len);
                 }
                 sent?;
+                self.statements.long_data.insert(id);
                 self.state.pin(Pins::LONG_DATA, self.worker.now());
                 self.held = Some(connection);
             }
@@ -293,6 +323,7 @@ impl Session {
         if self.statements.cursor_closed(id) {
             self.state.unpin(Pins::CURSOR);
         }
+        self.long_data_is_used(id);
         self.let_go_if_unpinned();
     }
 
@@ -320,8 +351,7 @@ impl Session {
         job.prepared = PreparedUse::Continue(id);
         let ended = self.run_pinned(&mut job).await;
         if is_reset {
-            self.state.unpin(Pins::LONG_DATA);
-            self.let_go_if_unpinned();
+            self.long_data_is_used(id);
         }
         ended
     }
