@@ -83,6 +83,13 @@ async fn no_primary(stage: Arc<Stage>) -> Outcome {
     assert!(asked.elapsed() >= Duration::from_secs(7), "refused after {:?}", asked.elapsed());
     let answer: Option<u32> = client.query_first("SELECT COUNT(*) FROM held").await?;
     assert_eq!(answer, Some(1), "the session that was refused a write goes on reading");
+    // Drivers ask for variables of the server before they hand out a connection.
+    let late = Instant::now();
+    let mut newcomer = stage.client().await?;
+    let answer: Option<(u32, u32)> =
+        newcomer.query_first("SELECT @@max_allowed_packet > 0, COUNT(*) FROM held").await?;
+    assert_eq!(answer, Some((1, 1)), "a new session reads");
+    assert!(late.elapsed() < Duration::from_secs(2), "after {:?}", late.elapsed());
     assert!(stage.proxy().await?.status().await?["primary"].is_null());
     goes_on(&traffic).await;
     sandbox.primary().start().await?;

@@ -169,6 +169,8 @@ bitflags! {
         const STOPPED_BY_READ_ONLY = 1 << 6;
         /// Holds more than one statement.
         const MULTI_STATEMENTS = 1 << 7;
+        /// Asks where the primary's binary log or its replication stands: no other server can answer for it.
+        const PRIMARY_ITSELF = 1 << 8;
     }
 }
 

@@ -71,6 +71,13 @@ fn reads() {
     check("SHOW FULL PROCESSLIST", "server-question PROCESS_IDS");
     check("SHOW ENGINE INNODB STATUS", "server-question PROCESS_IDS");
     check("SHOW STATUS", "server-question");
+    check("SHOW VARIABLES LIKE 'a'", "server-question");
+    check("SELECT @@max_allowed_packet", "server-question");
+    check("SHOW MASTER STATUS", "server-question PRIMARY_ITSELF");
+    check("SHOW BINARY LOG STATUS", "server-question PRIMARY_ITSELF");
+    check("SHOW ALL SLAVES STATUS", "server-question PRIMARY_ITSELF");
+    check("SELECT @@global.gtid_executed, @@port", "server-question PRIMARY_ITSELF");
+    check("SELECT MASTER_GTID_WAIT('0-1-1', 5)", "server-question PRIMARY_ITSELF");
     check("SHOW EXPLAIN FOR 5", "server-question PROCESS_IDS");
     check_mysql("EXPLAIN FOR CONNECTION 5", "server-question PROCESS_IDS");
     check("SELECT * FROM information_schema.processlist", "server-question PROCESS_IDS");

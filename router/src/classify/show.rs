@@ -92,7 +92,15 @@ fn of_data(rest: &Text<'_>, catalogue: &Catalogue) -> Draft {
     }
 }
 
-/// InnoDB's status and the status of replicas name connections.
+/// InnoDB's status names connections; the state of binary logs and replication is that of one server.
 fn needs(text: &Text<'_>, at: usize) -> Needs {
-    if text.is(at, "engine") { Needs::PROCESS_IDS } else { Needs::empty() }
+    let replication =
+        ["all", "binary", "binlog", "master", "relaylog", "replica", "replicas", "slave", "slaves", "gtid"];
+    if text.is(at, "engine") {
+        Needs::PROCESS_IDS
+    } else if text.is_any(at, &replication) {
+        Needs::PRIMARY_ITSELF
+    } else {
+        Needs::empty()
+    }
 }

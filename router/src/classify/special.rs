@@ -31,8 +31,10 @@ impl Special {
 }
 
 const SERVER: Special = Special::primary(Kind::ServerQuestion, "asks about the server");
+const VARIABLE: Special = Special::primary(Kind::ServerQuestion, "asks for a variable of the server");
 const LOCK: Special = Special::primary(Kind::Lock, "takes or releases a lock of the session");
-const WAIT: Special = Special::primary(Kind::ServerQuestion, "waits for the server's replication");
+const WAIT: Special = Special::primary(Kind::ServerQuestion, "waits for the server's replication")
+    .with_needs(Needs::PRIMARY_ITSELF);
 const SEQUENCE: Special = Special::primary(Kind::UnprovenRead, "moves a sequence, or depends on a move");
 const PATH: Special = Special::primary(Kind::UnprovenRead, "its path may read user variables");
 const SETS_INSERT_ID: Special =
@@ -67,11 +69,11 @@ pub(super) fn function(lower: &[u8], has_arguments: bool) -> Option<Special> {
         | b"icu_version"
         | b"roles_graphml"
         | b"validate_password_strength"
-        | b"binlog_gtid_pos"
         | b"des_encrypt"
         | b"des_decrypt"
         | b"wsrep_last_seen_gtid"
         | b"wsrep_last_written_gtid" => SERVER,
+        b"binlog_gtid_pos" => SERVER.with_needs(Needs::PRIMARY_ITSELF),
         b"master_pos_wait"
         | b"source_pos_wait"
         | b"master_gtid_wait"
@@ -89,6 +91,7 @@ pub(super) fn variable(lower: &[u8]) -> Special {
         b"identity" | b"last_insert_id" => INSERT_ID,
         b"warning_count" | b"error_count" => DIAGNOSTICS,
         b"pseudo_thread_id" => CONNECTION_ID,
-        _ => Special::primary(Kind::ServerQuestion, "asks for a variable of the server"),
+        _ if lower.starts_with(b"gtid_") => VARIABLE.with_needs(Needs::PRIMARY_ITSELF),
+        _ => VARIABLE,
     }
 }

@@ -142,6 +142,9 @@ fn place(request: &Request<'_>, topology: &Topology) -> Place {
         Target::Session => return Place::Primary("changes the session".into()),
         Target::SameAsTransaction => return Place::Primary("outside of a transaction".into()),
         Target::Primary if intent.kind == Kind::BeginReadOnly => {}
+        Target::Primary if may_be_asked_elsewhere(request, topology) => {
+            return Place::Replica("a question about the server, without a primary to ask".into());
+        }
         Target::Primary => return Place::Primary("not proven to be a pure read".into()),
         Target::Replica => {}
     }
@@ -186,6 +189,17 @@ fn keeps_on_primary(request: &Request<'_>) -> Option<&'static str> {
 fn may_run_without_primary(request: &Request<'_>, topology: &Topology) -> bool {
     let leaves = Pins::of(request.intent.effects) - Pins::FLEETING;
     leaves.is_empty() && (request.listener_read_only || usable_primary(request, topology).is_none())
+}
+
+/// What drivers ask when they connect, for `@@max_allowed_packet` and the like, a replica answers while there is no
+/// primary: applications could not open connections to read with otherwise.
+fn may_be_asked_elsewhere(request: &Request<'_>, topology: &Topology) -> bool {
+    let intent = request.intent;
+    intent.kind == Kind::ServerQuestion
+        && !intent.needs.intersects(Needs::PROCESS_IDS | Needs::PRIMARY_ITSELF)
+        && intent.hint != Some(Hint::Primary)
+        && keeps_on_primary(request).is_none()
+        && usable_primary(request, topology).is_none()
 }
 
 fn primary(request: &Request<'_>, topology: &Topology, reason: Why) -> Decision {

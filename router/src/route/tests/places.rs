@@ -130,6 +130,14 @@ fn without_a_primary_writes_are_held_and_reads_go_on() {
     Case::new(Kind::Set, Target::Session).no_primary().check("server 1");
     Case::new(Kind::Set, Target::Session).effects(Effects::UNTRACKED_SET).no_primary().check("hold");
     Case::new(Kind::Rollback, Target::SameAsTransaction).no_primary().check("server 1");
+    let question =
+        |needs| Case::new(Kind::ServerQuestion, Target::Primary).with(|case| case.intent.needs = needs);
+    question(Needs::empty()).check("primary: not proven to be a pure read");
+    question(Needs::empty()).no_primary().check("server 1");
+    question(Needs::empty()).no_primary().no_replicas().check("hold");
+    question(Needs::empty()).no_primary().effects(Effects::USER_LOCK).check("hold");
+    question(Needs::PROCESS_IDS).no_primary().check("hold");
+    question(Needs::PRIMARY_ITSELF).no_primary().check("hold");
     Case::write().with(|case| case.topology.primary = None).check("hold: no primary");
     Case::write()
         .with(|case| case.excluded = vec![PRIMARY])
