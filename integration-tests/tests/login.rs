@@ -22,6 +22,15 @@ fn main() {
         suite.test(&stage, "the user of a connection changes", change_of_user);
         suite.test(&stage, "an expired password can be changed and nothing else", expired_password);
         suite.test(&stage, "without a primary a replica's word is enough", no_primary);
+        let mut plan = Plan::new(flavour);
+        plan.sandbox.replicas = 1;
+        plan.sandbox.options.push("--character-set-server=latin1".to_owned());
+        let stage = suite.stage(plan);
+        suite.test(
+            &stage,
+            "a reset leads to the character set that the server gives",
+            character_set_of_reset,
+        );
     }
     suite.run()
 }
@@ -167,6 +176,29 @@ async fn change_of_user(stage: Arc<Stage>) -> Outcome {
         return Err("expected a refusal".into());
     };
     assert_eq!(refused.code, 1045);
+    Ok(())
+}
+
+/// MariaDB goes back to the character set of the login, MySQL to its own.
+async fn character_set_of_reset(stage: Arc<Stage>) -> Outcome {
+    let proxy = stage.proxy().await?;
+    let port = stage.sandbox().await?.primary().port();
+    let mut seen = Vec::new();
+    for options in [proxy.options(APP, "app").tcp_port(port), proxy.options(APP, "app")] {
+        let mut client = Conn::new(options).await?;
+        client.query_drop("SET NAMES cp1250").await?;
+        assert!(client.reset().await?, "the driver has not reset the connection");
+        // Of a server that answers a read, and of the primary.
+        for sql in [
+            "SELECT CHARSET('x'), COLLATION('x'), HEX('é')",
+            "SELECT @@character_set_client, @@character_set_results, @@collation_connection",
+        ] {
+            seen.push(client.query_first::<(String, String, String), _>(sql).await?);
+        }
+        client.disconnect().await?;
+    }
+    assert!(seen[0].is_some());
+    assert_eq!(seen[2..], seen[..2], "expected what one server says");
     Ok(())
 }
 
