@@ -3,16 +3,17 @@
 //! A programme runs on the primary directly, which proves the programme, and through the proxy.
 //! `integration-tests/clients` has the programmes of other languages and their contract.
 
+mod document;
 mod driver_mysql_async;
 mod driver_sqlx;
 mod programme;
 mod report;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use std::{fs, iter};
 
 use mysql_async::Conn;
 use pointsman_integration_tests::{FLAVOURS, Failure, Flavour, Outcome, Plan, Stage, Suite};
@@ -55,6 +56,7 @@ fn main() {
             }
         }
         suite.test(&stage, "the replicas have answered reads of clients", replicas_have_answered);
+        suite.test(&stage, "docs/clients.md says what was seen", async |_| document::is_true());
     }
     suite.run()
 }
@@ -80,13 +82,12 @@ async fn same_as_one_server(stage: Arc<Stage>, client: Client, tls: bool) -> Out
         reported(&stage, &client, tls, Through::Proxy)
     )?;
     directly.complete("directly")?;
-    note(&proxied, &stage, tls)?;
     proxied.complete("through Pointsman")?;
     if directly.kept() != proxied.kept() {
         let (one, other) = (directly.kept(), proxied.kept());
         return Err(format!("expected the promises kept directly, {one:?}, got {other:?}").into());
     }
-    Ok(())
+    document::note(client.name(), stage.flavour(), &proxied)
 }
 
 async fn reported(stage: &Stage, client: &Client, tls: bool, through: Through) -> Result<Report, Failure> {
@@ -178,17 +179,6 @@ fn infile() -> Result<PathBuf, Failure> {
     let path = directory().join("infile.csv");
     fs::write(&path, lines)?;
     Ok(path)
-}
-
-/// Leaves the report beside the build: what docs/clients.md is written from.
-fn note(report: &Report, stage: &Stage, tls: bool) -> Outcome {
-    let flavour = format!("{:?}", stage.flavour()).to_lowercase();
-    let tls = if tls { "tls" } else { "plain" };
-    let heading = format!("{} on {flavour}, {tls}", report.title);
-    let lines: Vec<String> = iter::once(heading).chain(report.lines()).collect();
-    let slug: String =
-        report.title.chars().take(20).map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-    Ok(fs::write(directory().join(format!("{slug}-{flavour}-{tls}.txt")), lines.join("\n") + "\n")?)
 }
 
 fn directory() -> &'static Path {

@@ -17,7 +17,7 @@ pub(crate) struct Report {
 #[derive(Debug)]
 enum Verdict {
     Kept,
-    Skipped(String),
+    Skipped,
     Broken(String),
 }
 
@@ -34,8 +34,8 @@ impl Report {
                 report.verdicts.push((name.to_owned(), Verdict::Kept));
             } else if let Some((name, why)) = line.strip_prefix("not ok ").and_then(split) {
                 report.verdicts.push((name, Verdict::Broken(why)));
-            } else if let Some((name, why)) = line.strip_prefix("skip ").and_then(split) {
-                report.verdicts.push((name, Verdict::Skipped(why)));
+            } else if let Some((name, _why)) = line.strip_prefix("skip ").and_then(split) {
+                report.verdicts.push((name, Verdict::Skipped));
             } else if let Some(title) = line.strip_prefix("# ") {
                 report.title = title.to_owned();
             } else if line == "done" {
@@ -66,7 +66,7 @@ impl Report {
             .iter()
             .filter_map(|(name, verdict)| match verdict {
                 Verdict::Broken(why) => Some(format!("  {name}: {why}")),
-                Verdict::Kept | Verdict::Skipped(_) => None,
+                Verdict::Kept | Verdict::Skipped => None,
             })
             .collect();
         if broken.is_empty() && self.ended && !self.kept().is_empty() {
@@ -86,13 +86,16 @@ impl Report {
             .collect()
     }
 
-    /// The report as a programme would print it.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
-        self.verdicts.iter().map(|(name, verdict)| match verdict {
-            Verdict::Kept => format!("ok {name}"),
-            Verdict::Skipped(why) => format!("skip {name}: {why}"),
-            Verdict::Broken(why) => format!("not ok {name}: {why}"),
-        })
+    /// The names of the promises that the client has nothing for, in order.
+    pub(crate) fn skipped(&self) -> Vec<String> {
+        let mut skipped: Vec<String> = self
+            .verdicts
+            .iter()
+            .filter(|(_, verdict)| matches!(verdict, Verdict::Skipped))
+            .map(|(name, _)| name.clone())
+            .collect();
+        skipped.sort();
+        skipped
     }
 }
 
