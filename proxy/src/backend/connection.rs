@@ -1,5 +1,6 @@
 //! One open connection to a server and what is known of its state.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -73,6 +74,8 @@ impl ServerConnection {
 #[derive(Debug, Default)]
 pub struct InsertId {
     value: Mutex<u64>,
+    /// The connection was asked; before that, `value` is what the answer said.
+    asked: AtomicBool,
 }
 
 impl InsertId {
@@ -82,6 +85,16 @@ impl InsertId {
 
     pub fn set(&self, value: u64) {
         *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+
+    /// The connection itself said so.
+    pub fn confirm(&self, value: u64) {
+        self.set(value);
+        self.asked.store(true, Ordering::Release);
+    }
+
+    pub fn is_confirmed(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
     }
 }
 

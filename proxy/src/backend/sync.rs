@@ -81,7 +81,7 @@ pub async fn save_insert_id(connection: &mut ServerConnection) -> Result<(), Syn
     let value = inject::scalar(connection, b"SELECT LAST_INSERT_ID()", STEP_TIMEOUT).await?;
     let parsed = value.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
     if let Some(id) = parsed {
-        saved.set(id);
+        saved.confirm(id);
     }
     Ok(())
 }

@@ -248,11 +248,22 @@ impl Session {
         }
     }
 
-    /// An answer's insert id is not always what LAST_INSERT_ID() is then: asks, if nobody has used the connection since.
+    /// An answer's insert id is not always what LAST_INSERT_ID() is then: asks, if nobody has used the connection since,
+    /// or waits until the session that has taken it has asked.
     async fn ask_for_insert_id(&self) {
-        let Some((serial, _)) = &self.insert_id else { return };
+        let Some((serial, saved)) = &self.insert_id else { return };
+        let deadline = Instant::now() + INSERT_ID_TIMEOUT;
+        while !saved.is_confirmed() && std::sync::Arc::strong_count(saved) > 1 && Instant::now() < deadline {
+            self.ask_own_connection(*serial).await;
+            if !saved.is_confirmed() {
+                tokio::time::sleep(INSERT_ID_POLL).await;
+            }
+        }
+    }
+
+    async fn ask_own_connection(&self, serial: u64) {
         let Some(primary) = self.worker.topology().primary else { return };
-        let Some(mut own) = self.worker.pool.take_own(primary, *serial, self.slot.id) else { return };
+        let Some(mut own) = self.worker.pool.take_own(primary, serial, self.slot.id) else { return };
         // A connection that cannot answer is closed.
         if sync::save_insert_id(&mut own).await.is_ok() {
             self.worker.pool.give_back(own);
@@ -288,5 +299,6 @@ async fn forget_warnings(connection: &mut ServerConnection, needs: Needs) -> Res
     Ok(())
 }
 
+const INSERT_ID_POLL: std::time::Duration = std::time::Duration::from_millis(1);
 const WARNINGS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-const INSERT_ID_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const INSERT_ID_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
