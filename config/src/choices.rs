@@ -226,6 +226,17 @@ choice! {
 }
 
 choice! {
+    /// Who serves the virtual address when no replica can.
+    VipFallback as "kebab-case" {
+        /// Nobody: clients are refused at once.
+        #[default]
+        None,
+        /// The primary.
+        Primary,
+    }
+}
+
+choice! {
     /// The least important messages that are logged.
     LogLevel as "kebab-case" {
         Error,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::choices::{
     Balance, Consistency, CoordinationBackend, DataLoss, Durability, FailoverMode, Forwarding, LogFormat,
-    LogLevel, NoReplica, PoolMode, Promotion, Scheduler, UnknownOutcome, UserSource,
+    LogLevel, NoReplica, PoolMode, Promotion, Scheduler, UnknownOutcome, UserSource, VipFallback,
 };
 use crate::model::{
     Admin, BackendTls, Config, Coordination, Drain, Failover, Lag, Listen, Listener, Log, Monitor, Pool,
@@ -169,6 +169,9 @@ impl Default for Vip {
             forwarding: Forwarding::default(),
             interface: None,
             link: "pointsman0".to_owned(),
+            fallback: VipFallback::default(),
+            drain: Duration::from_secs(60),
+            idle_timeout: Duration::ZERO,
         }
     }
 }

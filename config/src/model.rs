@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::choices::{
     BackendTlsMode, Balance, Consistency, CoordinationBackend, DataLoss, Durability, FailoverMode,
     Forwarding, ListenerName, LogFormat, LogLevel, NoReplica, PoolMode, Promotion, RuleTarget, Scheduler,
-    TlsMode, UnknownOutcome, UserSource,
+    TlsMode, UnknownOutcome, UserSource, VipFallback,
 };
 use crate::secret::Secret;
 use crate::units;
@@ -318,6 +318,16 @@ pub struct Vip {
     pub interface: Option<String>,
     /// The dummy link that holds the address.
     pub link: String,
+    /// Who serves when no replica can.
+    pub fallback: VipFallback,
+    /// How long connections to a server that is taken out may last.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub drain: Duration,
+    /// The kernel's time-out of idle connections, for every IPVS service of the host; 0s leaves it as it is.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub idle_timeout: Duration,
 }
 
 /// The admin listener.

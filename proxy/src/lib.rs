@@ -17,4 +17,5 @@ pub mod session;
 pub mod shared;
 pub mod tls;
 pub mod users;
+pub mod vip;
 pub mod worker;

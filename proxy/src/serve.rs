@@ -17,6 +17,7 @@ use crate::shared::{Parts, Refresh, Shared};
 use crate::tls::{self, ClientTls, ServerTls, TlsError};
 use crate::users::Users;
 use crate::users::reader::Reader;
+use crate::vip;
 use crate::worker::Workers;
 
 /// What runs once everything is started.
@@ -25,6 +26,8 @@ pub struct Running {
     pub shared: Arc<Shared>,
     pub workers: Arc<Workers>,
     pub cluster: Handle,
+    /// None without `vip.address`.
+    pub vip: Option<vip::Handle>,
 }
 
 /// Why nothing was started.
@@ -34,6 +37,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("cannot start worker threads: {0}")]
     Workers(#[source] io::Error),
+    #[error("cannot start the thread of the virtual address: {0}")]
+    Vip(#[source] io::Error),
 }
 
 /// Starts workers and control plane; the latter on the runtime that this is called on.
@@ -73,8 +78,9 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     tokio::spawn(tls::watch(shared.clone()));
     tokio::spawn(Arc::new(Killer::new(account.clone())).run(kill_requests));
     tokio::spawn(positions::run(questions, topology.clone(), account.clone()));
+    let vip = vip::start(&config, topology.clone()).map_err(StartError::Vip)?;
     tokio::spawn(Reader { users, account, topology, period: config.users.refresh }.run());
-    Ok(Running { shared, workers: Arc::new(workers), cluster })
+    Ok(Running { shared, workers: Arc::new(workers), cluster, vip })
 }
 
 /// Hands each notice of a statement that changed something to whoever reads that anew.

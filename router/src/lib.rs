@@ -13,3 +13,4 @@ pub mod lag;
 pub mod route;
 pub mod session;
 pub mod topology;
+pub mod vip;

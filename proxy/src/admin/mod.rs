@@ -37,6 +37,7 @@ use crate::lifecycle::Lifecycle;
 use crate::net::{BindError, UnixSocket, bind_tcp};
 use crate::reload;
 use crate::shared::Shared;
+use crate::vip;
 
 /// What the handlers work with.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct Admin {
     pub cluster: Handle,
     pub lifecycle: Arc<Lifecycle>,
     pub reload: reload::Handle,
+    /// None without `vip.address`.
+    pub vip: Option<vip::Handle>,
     /// What the control plane has counted.
     pub counted: PrometheusHandle,
 }
@@ -110,6 +113,8 @@ fn routes(admin: Admin) -> Router {
         .route("/api/v1/status", get(status_document))
         .route("/api/v1/sessions", get(session_list))
         .route("/api/v1/events", get(event_stream))
+        .route("/api/v1/vip", get(vip_document))
+        .route("/api/v1/vip/move", post(move_vip))
         .route("/api/v1/drain", post(drain))
         .route("/api/v1/config/reload", post(reload_configuration))
         .route("/api/v1/servers/{name}/drain", post(drain_server))
@@ -175,7 +180,34 @@ async fn status_document(State(admin): State<Admin>) -> Response {
     let view = admin.cluster.view.borrow().clone();
     let mut document = status::document(&admin.shared, &view);
     document["config"] = configuration::document(&admin.reload.report.borrow());
+    if let Some(vip) = &admin.vip {
+        document["vip"] = vip.view().document();
+    }
     Json(document).into_response()
+}
+
+fn vip_of(admin: &Admin) -> Result<&vip::Handle, Failed> {
+    let message = "there is no virtual address: vip.address is not set".to_owned();
+    admin.vip.as_ref().ok_or(Failed { status: StatusCode::NOT_FOUND, message })
+}
+
+async fn vip_document(State(admin): State<Admin>) -> Result<Response, Failed> {
+    let mut document = vip_of(&admin)?.view().document();
+    document["apiVersion"] = json!(status::API_VERSION);
+    Ok(Json(document).into_response())
+}
+
+/// Gives the address to another director, of which there is none while proxies do not share a lease.
+async fn move_vip(
+    State(admin): State<Admin>,
+    ConnectInfo(door): ConnectInfo<Door>,
+    headers: HeaderMap,
+) -> Result<Response, Failed> {
+    admin.may_change(door, &headers)?;
+    vip_of(&admin)?;
+    let message =
+        "refused: this proxy is the only director of the virtual address; nothing was changed".to_owned();
+    Err(Failed { status: StatusCode::CONFLICT, message })
 }
 
 async fn session_list(State(admin): State<Admin>) -> Result<Response, Failed> {

@@ -17,6 +17,7 @@ mod sandbox;
 mod serve;
 mod settings;
 mod status;
+mod vip;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,6 +72,11 @@ enum Command {
         server: String,
         #[command(flatten)]
         remote: Remote,
+    },
+    /// The virtual address of the read pool: show it, move it, check what the kernel lacks for it.
+    Vip {
+        #[command(subcommand)]
+        command: vip::Command,
     },
     /// Start throw-away servers with a proxy in front; all of it is removed at the end.
     Sandbox(sandbox::Arguments),
@@ -130,6 +136,7 @@ fn execute(cli: Cli) -> Outcome {
         Command::Sessions(remote) => wait_for(status::sessions(&remote.client()?, format)),
         Command::Drain { what, remote } => wait_for(drain::drain(&remote.client()?, &what, format)),
         Command::Undrain { server, remote } => wait_for(drain::undrain(&remote.client()?, &server, format)),
+        Command::Vip { command } => wait_for(vip::run(&command, format)),
         Command::Sandbox(arguments) => wait_for(sandbox::run(&arguments)),
         Command::Explain(arguments) => explain::run(&arguments, format),
         Command::Dsn(arguments) => dsn::run(&arguments, format),

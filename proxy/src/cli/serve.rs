@@ -55,12 +55,16 @@ async fn serve(config: Arc<Config>, load: reload::Load, set_level: reload::SetLe
         cluster: running.cluster.clone(),
         lifecycle: lifecycle.clone(),
         reload,
+        vip: running.vip.clone(),
         counted,
     };
     admin.serve(sockets.admin);
     tokio::select! {
         () = serve::ready(&running) => {}
-        _ = signals.end() => return Ok(Exit::Ok),
+        _ = signals.end() => {
+            leave_vip(&running).await;
+            return Ok(Exit::Ok);
+        }
     }
     let (stop, stopped) = watch::channel(false);
     let accepting: Vec<_> = sockets
@@ -82,8 +86,18 @@ async fn serve(config: Arc<Config>, load: reload::Load, set_level: reload::SetLe
         () = drain(&running, &lifecycle, delay, Doors { stop, accepting }) => {}
         () = signals.end_again(by_signal) => warn!("second signal: ending at once"),
     }
+    leave_vip(&running).await;
     running.workers.stop();
     Ok(Exit::Ok)
+}
+
+/// Takes the virtual address away; nothing of it outlives the process.
+async fn leave_vip(running: &Running) {
+    if let Some(vip) = &running.vip
+        && tokio::time::timeout(LEAVE_VIP_WITHIN, vip.leave()).await.is_err()
+    {
+        warn!("the kernel takes too long: something of the virtual address is left behind");
+    }
 }
 
 /// Everything that is listened on.
@@ -230,6 +244,7 @@ fn raise_open_files() {
 }
 
 const CONTROL_THREADS: usize = 2;
+const LEAVE_VIP_WITHIN: Duration = Duration::from_secs(5);
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(1);
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How often the recorder condenses what it holds.

@@ -49,6 +49,9 @@ fn table(status: &Value) -> String {
         ]);
     }
     lines.push_str(&table.render());
+    if status["vip"].is_object() {
+        lines.push_str(&super::vip::line(&status["vip"]));
+    }
     if let Some(reason) = status["no_primary_reason"].as_str() {
         lines.push_str(&format!("! no primary: {reason}\n"));
     }

@@ -1,0 +1,88 @@
+//! The virtual address in a real kernel: each test asserts on what `ipvsadm`, `nft` and `ip` show, and on what
+//! clients see. The tests run in a guest (`scripts/vm`), which this file starts once for all of them.
+
+#![expect(clippy::disallowed_methods, reason = "plain threads in namespaces: nothing here is on a runtime")]
+#![expect(clippy::print_stderr, reason = "the fault of a test run is its output")]
+
+mod bed;
+mod director;
+mod others;
+mod serving;
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use bed::Bed;
+
+type Case = fn(&Bed) -> Result<(), Failed>;
+
+/// The tests, by the number of the case in docs/vip.md.
+const CASES: &[(&str, Case)] = &[
+    ("01 a service is made exactly as configured", serving::create),
+    ("01 ipv6", serving::create_ipv6),
+    ("02 schedulers change in place", serving::schedulers),
+    ("02 connections are spread as the scheduler says", serving::shares),
+    ("03 lag drains and comes back", serving::lag),
+    ("05 a dead host resets its connections", serving::dead_host),
+    ("06 all lagging, all dead, last resort", serving::last_ones),
+    ("07 a reused port goes to another server", serving::port_reuse),
+    ("08 idle connections", serving::idle),
+    ("09 masquerading, and conntrack switched off", others::masquerade),
+    ("10 a server and the director as clients", others::hairpin),
+    ("11 what belongs to others stays", others::foreign),
+    ("12 tampering is repaired", others::tampering),
+    ("13 kill, restart and leave", others::restart),
+];
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<_> = env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == "director") {
+        return director::run(&arguments.split_off(2));
+    }
+    if env::var_os(IN_GUEST).is_some() {
+        return run_cases();
+    }
+    in_guest(&arguments)
+}
+
+/// Starts this very program in the guest.
+fn in_guest(arguments: &[String]) -> ExitCode {
+    if arguments.iter().any(|argument| argument == "--list") {
+        return run_cases();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/vm");
+    let status = Command::new(script)
+        .args(["-m", "1536", "-c", "2", "-t", LIMIT_SECONDS, "-e", &format!("{IN_GUEST}=1"), "--"])
+        .args(arguments)
+        .status();
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        outcome => {
+            eprintln!("expected the tests in the guest to pass: {outcome:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_cases() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They share one network.
+    arguments.test_threads = Some(1);
+    let bed: &'static Bed = Box::leak(Box::new(Bed::new()));
+    let trial = |(name, case): &(&str, Case)| {
+        let case = *case;
+        Trial::test(*name, move || {
+            bed.build();
+            let outcome = case(bed);
+            bed.clean();
+            outcome
+        })
+    };
+    libtest_mimic::run(&arguments, CASES.iter().map(trial).collect()).exit_code()
+}
+
+const IN_GUEST: &str = "POINTSMAN_IN_GUEST";
+const LIMIT_SECONDS: &str = "900";

@@ -1,0 +1,156 @@
+//! The address between two directors. The test is the lease store: it says whose the address is and for how long.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Failed;
+use nix::sys::signal::Signal;
+
+use crate::bed::{Bed, LIMIT, VIP, dial, dial_here, eventually, inside, on, vip};
+use crate::director::{Director, FIVE_THREE_TWO, Plan};
+
+const WITHIN: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(3);
+
+fn started(host: &str, own: &str) -> Director {
+    let mut director = Director::start(host, &Plan { own: own.to_owned(), ..Plan::default() });
+    director.servers(&FIVE_THREE_TWO);
+    director
+}
+
+/// Counts moments in which both hosts have the address, every 10 ms.
+struct Watch<'a> {
+    stop: &'a AtomicBool,
+    both: &'a AtomicUsize,
+}
+
+impl Watch<'_> {
+    fn run(&self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let owners = ["d1", "d2"].into_iter().filter(|host| inside(host, has_address)).count();
+            if owners > 1 {
+                self.both.fetch_add(1, Ordering::Relaxed);
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Whether this namespace has the address, without starting a program.
+fn has_address() -> bool {
+    let table = std::fs::read_to_string("/proc/thread-self/net/fib_trie").unwrap_or_default();
+    table.contains(&format!("|-- {VIP}\n"))
+}
+
+/// Runs `change` while a client dials every 20 ms; how many dials failed, and how often there were two owners.
+fn dialling(change: impl FnOnce()) -> (usize, usize) {
+    let (stop, both, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| Watch { stop: &stop, both: &both }.run());
+        scope.spawn(|| {
+            inside("c", || {
+                while !stop.load(Ordering::Relaxed) {
+                    if dial_here(vip(), WITHIN).is_err() {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                    sleep(Duration::from_millis(20));
+                }
+            });
+        });
+        sleep(Duration::from_millis(500));
+        change();
+        stop.store(true, Ordering::Relaxed);
+    });
+    (failed.load(Ordering::Relaxed), both.load(Ordering::Relaxed))
+}
+
+pub(crate) fn planned(_: &Bed) -> Result<(), Failed> {
+    let mut first = started("d1", "60000");
+    first.until("serving");
+    let mut second = started("d2", "none");
+    second.until("standby");
+    let mut open = dial("c", vip(), WITHIN)?;
+    let (failed, both) = dialling(|| {
+        first.say("own none");
+        // The new owner is told when the old one has given it away, as by a lease.
+        eventually("given away", LIMIT, || !inside("d1", has_address));
+        second.say("own 60000");
+        eventually("taken", LIMIT, || inside("d2", has_address));
+        sleep(Duration::from_secs(2));
+    });
+    assert_eq!((failed, both), (0, 0), "failed dials, moments with two owners");
+    let mac = on("d2", "cat /sys/class/net/eth0/address");
+    let neighbour = on("c", "ip neigh show 10.0.0.100");
+    assert!(neighbour.contains(&mac), "{neighbour}, expected {mac}");
+    let start = Instant::now();
+    open.answers(LIMIT).expect_err("the old connection is reset");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    first.leave();
+    second.leave();
+    Ok(())
+}
+
+/// Renews the lease of one until it is gone, then gives it to the other.
+pub(crate) fn crash(_: &Bed) -> Result<(), Failed> {
+    for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
+        let lease = LEASE.as_millis().to_string();
+        let mut first = started("d1", &lease);
+        first.until("serving");
+        let mut second = started("d2", "none");
+        second.until("standby");
+        let mut took = Duration::ZERO;
+        let (_, both) = dialling(|| {
+            first.say(&format!("own {lease}"));
+            let renewed = Instant::now();
+            first.signal(signal);
+            // The store gives it away when it has run out, and not before.
+            while renewed.elapsed() < LEASE {
+                sleep(Duration::from_millis(10));
+            }
+            second.say("own 60000");
+            eventually("a new connection", LIMIT, || {
+                inside("c", || dial_here(vip(), Duration::from_millis(200))).is_ok()
+            });
+            took = renewed.elapsed();
+            sleep(Duration::from_millis(500));
+            if signal == Signal::SIGSTOP {
+                first.signal(Signal::SIGCONT);
+                sleep(Duration::from_secs(1));
+            }
+        });
+        assert_eq!(both, 0, "{signal}: moments with two owners");
+        assert!(took < LEASE + Duration::from_secs(1), "{signal}: {took:?}");
+        assert!(!inside("d1", has_address));
+        if signal == Signal::SIGSTOP {
+            first.until("standby");
+        }
+        first.kill();
+        second.leave();
+        // A later life takes away what the first has left.
+        started("d1", "none").leave();
+    }
+    Ok(())
+}
+
+pub(crate) fn no_lease(_: &Bed) -> Result<(), Failed> {
+    let mut first = started("d1", &LEASE.as_millis().to_string());
+    let mut second = started("d2", "none");
+    first.until("serving");
+    second.until("standby");
+    let start = Instant::now();
+    let (_, both) = dialling(|| {
+        eventually("dropped at its end", LIMIT, || !inside("d1", has_address));
+    });
+    assert_eq!(both, 0);
+    assert!(start.elapsed() < LEASE, "before the end: {:?}", start.elapsed());
+    assert!(!inside("d2", has_address));
+    first.until("standby");
+    // It comes back with the store.
+    first.say("own 60000");
+    first.until("serving");
+    dial("c", vip(), WITHIN)?;
+    first.leave();
+    second.leave();
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The read pool behind a virtual address: the kernel's IPVS spreads connections over the replicas, and this keeps
+//! its table in step with the topology. Clients of it never pass through the proxy.
+//!
+//! One thread of its own, [`director`], does all the calls to the kernel, so that no runtime is held up by them and
+//! none can hold up the timer that gives the address away. Who serves is decided by `pointsman_router::vip`.
+
+mod announce;
+pub mod check;
+mod director;
+pub mod ipvs;
+mod kernel;
+pub mod link;
+mod memory;
+pub mod nat;
+mod netlink;
+mod resolve;
+mod sysctl;
+mod view;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use pointsman_config::{Config, CoordinationBackend};
+use pointsman_router::topology::{ServerId, Topology};
+use pointsman_router::vip::{Policy, ServiceKey};
+use tokio::sync::{oneshot, watch};
+use tracing::warn;
+
+pub use self::view::{State, View};
+
+use self::director::Director;
+
+/// What the director is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub service: ServiceKey,
+    /// The interface towards clients; none is found out.
+    pub interface: Option<String>,
+    /// The dummy link that holds the address.
+    pub link: String,
+    /// Of idle connections; zero leaves the kernel's.
+    pub idle_timeout: Duration,
+    pub policy: Policy,
+    /// Where it is written down what is ours.
+    pub state_dir: PathBuf,
+}
+
+impl Settings {
+    /// None without `vip.address`.
+    pub fn new(config: &Config) -> Option<Self> {
+        let vip = &config.vip;
+        Some(Self {
+            service: ServiceKey { address: vip.address?, port: vip.port },
+            interface: vip.interface.clone(),
+            link: vip.link.clone(),
+            idle_timeout: vip.idle_timeout,
+            policy: Policy::new(config),
+            state_dir: config.coordination.state_dir.clone(),
+        })
+    }
+}
+
+/// Whether the address is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Somebody else's, or nobody's: the table is kept ready without the address.
+    None,
+    /// Ours until this moment unless it is said again; the address goes a margin before it.
+    Until(Instant),
+    /// There is no other director; the address stays when this process dies.
+    Alone,
+}
+
+/// Addresses of servers by their place in the configuration.
+pub type Addresses = BTreeMap<ServerId, SocketAddr>;
+
+/// What the director is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Servers(Arc<Topology>, Addresses),
+    Own(Ownership),
+    Evict(ServerId, oneshot::Sender<bool>),
+    Readmit(ServerId),
+    Leave(oneshot::Sender<()>),
+}
+
+/// The way to the director.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: Sender<Command>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+impl Handle {
+    /// Starts the director's thread. It changes nothing before it has heard of servers.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no thread.
+    pub fn start(settings: Settings, ownership: Ownership) -> std::io::Result<Self> {
+        let (commands, inbox) = channel();
+        let (publisher, view) = watch::channel(Arc::new(View::new(&settings)));
+        let director = Director::new(settings, ownership, inbox, publisher);
+        std::thread::Builder::new().name("vip".to_owned()).spawn(move || director.run())?;
+        Ok(Self { commands, view })
+    }
+
+    /// What was known at the last look.
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Tells what the servers are now.
+    pub fn servers(&self, topology: Arc<Topology>, addresses: Addresses) {
+        self.tell(Command::Servers(topology, addresses));
+    }
+
+    /// Tells whose the address is.
+    pub fn own(&self, ownership: Ownership) {
+        self.tell(Command::Own(ownership));
+    }
+
+    /// Takes a server out with all connections to it, and waits until the kernel has done so; false when that cannot
+    /// be said. To be called before a candidate for promotion becomes writable.
+    pub async fn evict(&self, server: ServerId) -> bool {
+        let (done, waiting) = oneshot::channel();
+        self.tell(Command::Evict(server, done));
+        waiting.await.unwrap_or(false)
+    }
+
+    /// Lets a server in again.
+    pub fn readmit(&self, server: ServerId) {
+        self.tell(Command::Readmit(server));
+    }
+
+    /// Gives the address away, then takes away everything that was made, and ends the thread.
+    pub async fn leave(&self) {
+        let (done, waiting) = oneshot::channel();
+        self.tell(Command::Leave(done));
+        // An error means that it has ended already.
+        drop(waiting.await);
+    }
+
+    fn tell(&self, command: Command) {
+        // After its end nothing needs to be told.
+        drop(self.commands.send(command));
+    }
+}
+
+/// Starts the director with what feeds it, where there is a `vip.address`.
+///
+/// # Errors
+///
+/// When there can be no thread.
+pub fn start(config: &Config, topology: watch::Receiver<Arc<Topology>>) -> std::io::Result<Option<Handle>> {
+    let Some(settings) = Settings::new(config) else { return Ok(None) };
+    let ownership = match config.coordination.backend {
+        CoordinationBackend::Local => Ownership::Alone,
+        // Others may have the same address: without a lease that says whose it is, nobody takes it.
+        CoordinationBackend::Etcd | CoordinationBackend::Kubernetes => {
+            warn!(
+                "the virtual address is not taken: several directors cannot agree on it yet; with \
+                 coordination.backend = \"local\" this proxy is its only director"
+            );
+            Ownership::None
+        }
+    };
+    let handle = Handle::start(settings, ownership)?;
+    tokio::spawn(resolve::feed(handle.clone(), topology));
+    Ok(Some(handle))
+}
