@@ -263,9 +263,18 @@ fn runs_code(kind: Kind) -> bool {
 
 /// Whether the answer may have shown data that a later read must not go back behind.
 fn shows_data(intent: &Intent) -> bool {
-    let reads = matches!(intent.kind, Kind::Read | Kind::UnprovenRead) && intent.target != Target::Any;
-    reads
-        || matches!(intent.kind, Kind::Call | Kind::Multi | Kind::TextPrepare | Kind::Handler | Kind::Unknown)
+    // What runs anywhere was routed without regard to the floor: it says nothing about the server.
+    intent.target != Target::Any
+        && matches!(
+            intent.kind,
+            Kind::Read
+                | Kind::UnprovenRead
+                | Kind::Call
+                | Kind::Multi
+                | Kind::TextPrepare
+                | Kind::Handler
+                | Kind::Unknown
+        )
 }
 
 /// How long a session stays with one replica before it chooses anew.

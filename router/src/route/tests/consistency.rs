@@ -65,6 +65,18 @@ fn a_session_stays_with_its_replica() {
 }
 
 #[test]
+fn what_runs_anywhere_says_nothing_about_its_server() {
+    for kind in [Kind::Read, Kind::Multi] {
+        let constants = Case::new(kind, Target::Any).intent;
+        let behind = Case::read().with(|case| {
+            case.session.raise_floor(&gtids("0-1-10"));
+            case.session.observe(&constants, &Observed { server: SECOND, ..ok() }, NOW);
+        });
+        at(behind, "0-1-10", "0-1-9").check("server 1: pure read");
+    }
+}
+
+#[test]
 fn a_move_takes_along_what_was_seen() {
     let read = |ago| Case::read().ran(Kind::Read, SECOND, ago);
     let gone = |case: Case| case.server(SECOND, |server| server.state = State::Down);
