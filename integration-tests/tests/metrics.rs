@@ -72,7 +72,8 @@ fn named() -> Result<BTreeMap<String, BTreeSet<String>>, std::io::Error> {
         let text = fs::read_to_string(&file)?;
         for name in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
             let metric = PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-            if metric && !name.ends_with('_') && !NO_METRICS.contains(&name) {
+            let elsewhere = name.starts_with(OF_A_VIRTUAL_ADDRESS) || NO_METRICS.contains(&name);
+            if metric && !name.ends_with('_') && !elsewhere {
                 named.entry(name.to_owned()).or_default().insert(file.display().to_string());
             }
         }
@@ -94,6 +95,8 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), std::io::Error> {
 }
 
 const PREFIXES: [&str; 2] = ["pointsman_", "process_"];
+/// Metrics of `vip.address`, which needs the kernel's IPVS and the right to change it: not there in these tests.
+const OF_A_VIRTUAL_ADDRESS: &str = "pointsman_vip_";
 /// Names with such a beginning that are something else: a variable of the session.
 const NO_METRICS: [&str; 1] = ["pointsman_consistency"];
 const LIMIT: Duration = Duration::from_secs(20);
