@@ -23,14 +23,8 @@ pub enum Defect {
     IgnoreMarks,
     /// Leases of other proxies are not waited for.
     IgnoreLeases,
-    /// A proxy without the coordinator goes on writing in async mode.
-    WriteWithoutLease,
     /// The candidate is opened before the record says ACTIVE.
     OpenBeforeActive,
-    /// A candidate's restart between its promotion and ACTIVE goes unnoticed.
-    IgnoreCandidateRestart,
-    /// A rejoined replica acknowledges before the record counts it.
-    AckBeforeCounted,
     /// Nobody goes on for an actor that has died.
     NeverTakeOver,
 }

@@ -22,9 +22,7 @@ impl Controller {
         for id in self.ids().filter(|id| *id != candidate) {
             self.bring_under(id, candidate, is_lossless);
         }
-        if !self.errs(Defect::IgnoreCandidateRestart) {
-            self.notice_restart(candidate);
-        }
+        self.notice_restart(candidate);
         let Some(hand) = self.acting.as_ref().and_then(|acting| acting.hand(candidate)) else { return };
         let epoch_written = hand.epoch_written;
         if hand.promoted.is_none() {
@@ -43,19 +41,11 @@ impl Controller {
                 candidate,
                 Step::SetWritable { lossless: is_lossless, wait_for: record.wait_for },
             );
-        } else if let Some(life) = self.life_to_record(hand.promoted_life, candidate) {
+        } else if let Some(life) = hand.promoted_life {
             self.swap_active(candidate, life);
         } else {
             self.probe_now();
         }
-    }
-
-    /// The life that the candidate was promoted in, once it is known.
-    fn life_to_record(&self, promoted: Option<u64>, candidate: ServerId) -> Option<u64> {
-        if self.errs(Defect::IgnoreCandidateRestart) {
-            return self.watch(candidate).map(super::watch::Watch::incarnation);
-        }
-        promoted
     }
 
     /// A candidate that has restarted since its promotion has lost its role in semi-synchronous replication.

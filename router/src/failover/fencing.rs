@@ -8,6 +8,7 @@ use super::election::{Choice, Entrant, elect, maximal};
 use super::event::Mark;
 use super::record::{Durability, Kind, Phase, ProxyId};
 use super::watch::Watch;
+use crate::discover::Report;
 use crate::gtid::GtidSet;
 use crate::topology::ServerId;
 use pointsman_config::{DataLoss, Promotion};
@@ -88,8 +89,14 @@ impl Controller {
                 }
             }
             Choice::CatchUp { candidate, source } => {
-                let ready = entrants.iter().any(|entrant| entrant.id == candidate && entrant.applied);
-                if ready {
+                // Pointing it elsewhere throws its relay log away, and the source must be worth it.
+                let ready = self.report(candidate).is_some_and(Report::has_applied_all);
+                let floor = self.acting.as_ref().and_then(|acting| acting.floor.clone()).unwrap_or_default();
+                let has_floor =
+                    entrants.iter().any(|entrant| entrant.id == source && entrant.holds.contains(&floor));
+                if !has_floor && !self.loss_accepted() {
+                    self.stuck(format!("{} lacks part of {floor}", self.name(source)));
+                } else if ready {
                     self.hand_order(candidate, Step::Repoint { source, acker: false });
                 }
             }

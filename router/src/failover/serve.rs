@@ -57,9 +57,7 @@ impl Controller {
         let epoch = record.epoch;
         let hold = |reason: &str| Service::Hold { epoch, grace: Duration::ZERO, reason: reason.into() };
         let Some(primary) = self.primary() else { return hold("the primary is not configured here") };
-        if record.durability == Durability::Async
-            && !self.errs(Defect::WriteWithoutLease)
-            && self.lease_until().is_none_or(|until| self.now >= until)
+        if record.durability == Durability::Async && self.lease_until().is_none_or(|until| self.now >= until)
         {
             return hold("this proxy has lost the coordinator: another one may promote a server");
         }
@@ -74,8 +72,7 @@ impl Controller {
             (Some(reason), true) => Service::ReadsOnly { epoch, reason: reason.clone() },
             (None, true) => hold(self.verdict.reason()),
             (_, false) => {
-                let is_async =
-                    record.durability == Durability::Async && !self.errs(Defect::WriteWithoutLease);
+                let is_async = record.durability == Durability::Async;
                 let until = self.lease_until().filter(|_| is_async);
                 Service::Writes { primary, epoch, until }
             }

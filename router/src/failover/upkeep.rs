@@ -2,7 +2,6 @@
 
 use super::action::{Level, Step};
 use super::controller::Controller;
-use super::defect::Defect;
 use super::event::{Outcome, StepError};
 use super::record::{Durability, Record};
 use crate::discover::{Channel, Receiver, Report};
@@ -54,12 +53,12 @@ impl Controller {
         }
     }
 
-    /// The primary was fenced and then chosen again, so that what was sent against it may have come last.
+    /// The primary was fenced in a failover not long ago, and what was sent against it then may have come last.
     ///
     /// At any other time a primary that is read-only was made so by somebody, and stays so.
     fn was_fenced_late(&self, record: &Record) -> bool {
-        let again = record.history.last().is_some_and(|past| past.from.as_ref() == Some(&past.to));
-        again && self.now < self.coordination.epoch_seen + super::FENCE_TIMEOUT + super::SETTLE
+        let fenced = record.history.iter().filter(|past| past.from == record.primary);
+        fenced.into_iter().any(|past| self.age(past.epoch) < super::FENCE_TIMEOUT * 3)
     }
 
     /// The record as it should be, if it should be another one.
@@ -79,9 +78,7 @@ impl Controller {
             // Whoever could attach counts, before it does or not.
             let attached = |id: &ServerId| self.report(*id).is_some_and(|report| report.semi_sync.replica);
             let more = self.ids().filter(|id| self.primary() != Some(*id)).filter(attached);
-            if !self.errs(Defect::AckBeforeCounted) {
-                changed.ackers.extend(more.map(|id| self.name(id)));
-            }
+            changed.ackers.extend(more.map(|id| self.name(id)));
         } else if settled {
             self.set_durability(&mut changed, primary);
         }
@@ -96,10 +93,7 @@ impl Controller {
         // An acker is counted before it may acknowledge.
         let ready = record.strayed.iter().filter(|name| {
             let id = self.find(name);
-            let counts = !self.errs(Defect::AckBeforeCounted);
-            counts
-                && record.durability == Durability::Lossless
-                && id.is_some_and(|id| self.follows_closely(id))
+            record.durability == Durability::Lossless && id.is_some_and(|id| self.follows_closely(id))
         });
         changed.ackers.extend(ready.cloned());
         self.expire_maintenance(&mut changed);
@@ -110,9 +104,8 @@ impl Controller {
         let Some(id) = self.find(name) else { return true };
         let acks = self.report(id).is_some_and(|report| report.semi_sync.replica);
         let filtered = self.watch(id).and_then(|w| w.channel()).is_some_and(|channel| channel.filtered);
-        let plays_its_part = record.durability == Durability::Async
-            || filtered
-            || (acks && (record.ackers.contains(name) || self.errs(Defect::AckBeforeCounted)));
+        let plays_its_part =
+            record.durability == Durability::Async || filtered || (acks && record.ackers.contains(name));
         self.follows_closely(id) && plays_its_part
     }
 
@@ -143,7 +136,7 @@ impl Controller {
         let name = self.name(id);
         let Some(record) = &self.coordination.record else { return };
         let strayed = record.strayed.contains(&name);
-        let counts = record.ackers.contains(&name) || self.errs(Defect::AckBeforeCounted);
+        let counts = record.ackers.contains(&name);
         if record.maintenance.contains_key(&name) {
             return;
         }
