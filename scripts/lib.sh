@@ -56,6 +56,7 @@ install_packages() {
     *' mariadb-server '*) stop_at_boot mariadb ;;
     *' haproxy '*) stop_at_boot haproxy ;;
   esac
+  case " $* " in *' etcd-server '*) stop_at_boot etcd ;; esac
   [ $status = 0 ] || die "could not install $*"
 }
 

@@ -51,7 +51,7 @@ impl Mirror {
         };
         let (sender, topology) = watch::channel(Arc::default());
         let account = Arc::new(ServiceAccount::new(&config));
-        let handle = cluster::start(&config, &account, sender, Instant::now());
+        let handle = cluster::start(&config, &account, sender, Instant::now(), None);
         let users = Users::new(&config);
         // Nothing is read by chance during a test.
         let period = Duration::from_secs(3600);

@@ -50,7 +50,7 @@ impl Watched {
         };
         let (sender, topology) = watch::channel(Arc::default());
         let account = Arc::new(ServiceAccount::new(&config));
-        let handle = cluster::start(&config, &account, sender, std::time::Instant::now());
+        let handle = cluster::start(&config, &account, sender, std::time::Instant::now(), None);
         let mut watched = Self { topology, _handle: handle };
         watched.until("all servers are online", Duration::from_secs(10), all_online).await;
         watched

@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod counters;
 pub mod error;
 pub mod exchange;
+pub mod failover;
+pub mod fences;
 pub mod lifecycle;
 pub mod net;
 pub mod reload;

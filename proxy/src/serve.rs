@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::cluster::facts::Facts;
 use crate::cluster::kill::Killer;
 use crate::cluster::{self, Handle, ServiceAccount, positions};
+use crate::failover;
 use crate::shared::{Parts, Refresh, Shared};
 use crate::tls::{self, ClientTls, ServerTls, TlsError};
 use crate::users::Users;
@@ -28,6 +29,7 @@ pub struct Running {
     pub cluster: Handle,
     /// None without `vip.address`.
     pub vip: Option<vip::Handle>,
+    pub failover: failover::Handle,
 }
 
 /// Why nothing was started.
@@ -69,7 +71,14 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     let shared = Shared::new(parts, count);
     let workers = Workers::start(&shared, count).map_err(StartError::Workers)?;
     // One clock for both sides: what a position covers is decided by comparing times.
-    let cluster = cluster::start(&config, &account, topology_sender, shared.started);
+    let (onlooker, observations) = failover::observations();
+    let off_reason = failover::off_reason(&config);
+    let onlooker = Some(onlooker).filter(|_| off_reason.is_none());
+    let cluster = cluster::start(&config, &account, topology_sender, shared.started, onlooker);
+    let failover = match off_reason {
+        Some(reason) => failover::off(reason),
+        None => failover::start(&shared, &account, cluster.clone(), observations),
+    };
     let (stale_sender, stale) = mpsc::channel(1);
     tokio::spawn(pass_on(refreshes, users.clone(), stale_sender));
     let facts =
@@ -80,7 +89,7 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     tokio::spawn(positions::run(questions, topology.clone(), account.clone()));
     let vip = vip::start(&config, topology.clone()).map_err(StartError::Vip)?;
     tokio::spawn(Reader { users, account, topology, period: config.users.refresh }.run());
-    Ok(Running { shared, workers: Arc::new(workers), cluster, vip })
+    Ok(Running { shared, workers: Arc::new(workers), cluster, vip, failover })
 }
 
 /// Hands each notice of a statement that changed something to whoever reads that anew.

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::backend::budget::Budget;
 use crate::backend::pool::KeyId;
 use crate::counters::Counters;
+use crate::fences::Fences;
 use crate::session::login::LoginMemory;
 use crate::tls::{ClientTls, ServerTls};
 use crate::users::Users;
@@ -39,6 +40,7 @@ pub struct Shared {
     pub keys: KeyTable,
     pub logins: LoginMemory,
     pub acknowledged: Acknowledged,
+    pub fences: Fences,
     /// One set per worker.
     pub counters: Vec<Arc<Counters>>,
     pub defaults: Defaults,
@@ -183,6 +185,7 @@ impl Shared {
             .iter()
             .map(|server| Budget::new(server.max_connections.unwrap_or(config.pool.max_connections) as usize))
             .collect();
+        let (servers, started) = (config.servers.len(), Instant::now());
         let counters = (0..workers).map(|_| Arc::new(Counters::new(config.servers.len()))).collect();
         Arc::new(Self {
             settings: watch::Sender::new(config.clone()),
@@ -196,6 +199,7 @@ impl Shared {
             budgets,
             keys: KeyTable::default(),
             acknowledged: Acknowledged::default(),
+            fences: Fences::new(servers, started),
             counters,
             defaults: Defaults::default(),
             digest_seed: rand::random(),
@@ -205,7 +209,7 @@ impl Shared {
             positions,
             workers: OnceLock::new(),
             clients: AtomicU32::new(0),
-            started: Instant::now(),
+            started,
             max_allowed_packet: AtomicUsize::new(DEFAULT_MAX_ALLOWED_PACKET),
             next_id: AtomicU32::new(1),
             next_serial: AtomicU64::new(1),

@@ -51,6 +51,10 @@ pub enum Message {
     Sessions(oneshot::Sender<Vec<SessionView>>),
     /// Count the pinned sessions by reason.
     Pins(oneshot::Sender<BTreeMap<&'static str, u64>>),
+    /// End what runs on a server whose fence has been raised; answered when nothing more can be passed on from it.
+    Fence(ServerId, mpsc::UnboundedSender<()>),
+    /// Count the sessions that hold a connection to a server in their hands, running or pinned.
+    Holding(ServerId, mpsc::UnboundedSender<usize>),
     /// End sessions at their next transaction boundary.
     Drain,
     /// End every session now.
@@ -423,6 +427,15 @@ fn on_message(worker: &Rc<Worker>, message: Message, load: &Arc<AtomicUsize>) {
             }
             drop(answer.send(pins));
         }
+        Message::Fence(server, answer) => {
+            end_on(worker, server);
+            let _gone = answer.send(());
+        }
+        Message::Holding(server, answer) => {
+            let slots = worker.slots.borrow();
+            let holding = slots.values().filter(|slot| slot.holds.get().is_some_and(|(at, _)| at == server));
+            let _gone = answer.send(holding.count());
+        }
         Message::Drain => {
             for slot in worker.slots.borrow().values() {
                 slot.give(Order::Drain);
@@ -483,6 +496,17 @@ fn wake_sessions_of_dead_servers(worker: &Worker, topology: &Topology) {
     }
     for slot in worker.slots.borrow().values() {
         if slot.running.get().is_some_and(|(server, _)| dead(server)) {
+            slot.server_down.set(true);
+            slot.wake();
+        }
+    }
+}
+
+/// Lets sessions stop waiting for a server that has been fenced. An answer that has arrived already is stopped by
+/// the fence itself, which every session looks at on this thread before it passes one on.
+fn end_on(worker: &Worker, server: ServerId) {
+    for slot in worker.slots.borrow().values() {
+        if slot.running.get().is_some_and(|(running, _)| running == server) {
             slot.server_down.set(true);
             slot.wake();
         }

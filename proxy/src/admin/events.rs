@@ -36,7 +36,7 @@ pub(super) fn stream(admin: Admin) -> Response {
 /// The status document with what changes by the second.
 fn state(admin: &Admin) -> Value {
     let view = admin.cluster.view.borrow().clone();
-    let mut document = status::document(&admin.shared, &view);
+    let mut document = status::document(admin);
     document["phase"] = json!(admin.lifecycle.phase().name());
     document["clients"] = json!(admin.shared.clients.load(std::sync::atomic::Ordering::Relaxed));
     let servers = document["servers"].as_array_mut().into_iter().flatten();

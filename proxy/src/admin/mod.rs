@@ -8,6 +8,7 @@ mod events;
 mod exposition;
 mod health;
 mod metrics;
+mod operations;
 mod process;
 mod sessions;
 mod status;
@@ -33,6 +34,7 @@ use self::access::{AdminSocket, Door};
 use self::exposition::Format;
 use self::health::Wanted;
 use crate::cluster::{Handle, Refusal, Request};
+use crate::failover;
 use crate::lifecycle::Lifecycle;
 use crate::net::{BindError, UnixSocket, bind_tcp};
 use crate::reload;
@@ -44,6 +46,7 @@ use crate::vip;
 pub struct Admin {
     pub shared: Arc<Shared>,
     pub cluster: Handle,
+    pub failover: failover::Handle,
     pub lifecycle: Arc<Lifecycle>,
     pub reload: reload::Handle,
     /// None without `vip.address`.
@@ -115,6 +118,9 @@ fn routes(admin: Admin) -> Router {
         .route("/api/v1/events", get(event_stream))
         .route("/api/v1/vip", get(vip_document))
         .route("/api/v1/vip/move", post(move_vip))
+        .route("/api/v1/operations", get(operations::list))
+        .route("/api/v1/operations/{what}", get(operations::show).post(operations::begin))
+        .route("/api/v1/history", get(operations::history))
         .route("/api/v1/drain", post(drain))
         .route("/api/v1/config/reload", post(reload_configuration))
         .route("/api/v1/servers/{name}/drain", post(drain_server))
@@ -177,8 +183,7 @@ async fn metrics_text(State(admin): State<Admin>, headers: HeaderMap) -> Result<
 }
 
 async fn status_document(State(admin): State<Admin>) -> Response {
-    let view = admin.cluster.view.borrow().clone();
-    let mut document = status::document(&admin.shared, &view);
+    let mut document = status::document(&admin);
     document["config"] = configuration::document(&admin.reload.report.borrow());
     if let Some(vip) = &admin.vip {
         document["vip"] = vip.view().document();

@@ -3,18 +3,20 @@
 use pointsman_router::topology::{ServerView, Topology};
 use serde_json::{Value, json};
 
-use crate::cluster::View;
-use crate::shared::Shared;
+use super::Admin;
 
 /// The version of every document of this API.
 pub(super) const API_VERSION: &str = "pointsman/v1";
 
 /// The whole status document.
-pub(super) fn document(shared: &Shared, view: &View) -> Value {
+pub(super) fn document(admin: &Admin) -> Value {
+    let (shared, view) = (&admin.shared, admin.cluster.view.borrow().clone());
     let topology = &view.topology;
     let connections =
         |server: &ServerView| shared.budgets.get(usize::from(server.id.0)).map_or(0, |budget| budget.used());
-    cluster(&shared.config.cluster, topology, view.durability.name(), connections)
+    let mut document = cluster(&shared.config.cluster, topology, view.durability.name(), connections);
+    document["failover"] = json!(**admin.failover.view.borrow());
+    document
 }
 
 fn cluster(

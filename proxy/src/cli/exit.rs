@@ -12,8 +12,12 @@ pub(super) enum Exit {
     Usage,
     /// A precondition was not met; nothing was changed.
     Refused,
+    /// It failed, and all of it was undone.
+    RolledBack,
     /// It failed half-way; an operator is needed.
     HalfWay,
+    /// The time to wait is over; it goes on.
+    StillRunning,
     /// No proxy could be reached.
     Unreachable,
     /// The cluster works, though not with all servers.
@@ -29,7 +33,9 @@ impl Exit {
             Self::Error => 1,
             Self::Usage => 2,
             Self::Refused => 3,
+            Self::RolledBack => 4,
             Self::HalfWay => 5,
+            Self::StillRunning => 6,
             Self::Unreachable => 7,
             Self::Degraded => 10,
             Self::NoPrimary => 11,

@@ -12,6 +12,7 @@ mod exit;
 mod explain;
 mod generate;
 mod logging;
+mod operate;
 mod output;
 mod sandbox;
 mod serve;
@@ -23,6 +24,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+
+pub(crate) use self::check::grants::lacking_for_failover;
 
 use self::client::Client;
 use self::exit::{Exit, Failure, Outcome};
@@ -78,6 +82,68 @@ enum Command {
         #[command(subcommand)]
         command: vip::Command,
     },
+    /// Make a server the primary: in an orderly way while the primary lives, else as a failover that loses nothing.
+    Promote {
+        /// The server's name.
+        server: String,
+        #[command(flatten)]
+        manner: operate::Manner,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Move the primary's place in an orderly way; no client sees an error.
+    Switchover {
+        /// The server that becomes the primary; by default the best one.
+        #[arg(long, value_name = "SERVER")]
+        to: Option<String>,
+        #[command(flatten)]
+        manner: operate::Manner,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Replace a primary that is dead; refused while it answers.
+    Failover {
+        /// The server that becomes the primary; by default the one that holds most.
+        #[arg(long, value_name = "SERVER")]
+        to: Option<String>,
+        /// You vouch that the primary accepts no writes any more.
+        #[arg(long, required = true)]
+        primary_is_dead: bool,
+        /// Go on where transactions that were acknowledged are missing.
+        #[arg(long)]
+        allow_data_loss: bool,
+        #[command(flatten)]
+        manner: operate::Manner,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Make a former primary a replica again; refused where it holds what the primary does not.
+    Rejoin {
+        /// The server's name.
+        server: String,
+        #[command(flatten)]
+        manner: operate::Manner,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Take a server out of candidacy, reads and verdicts for a while, or end that.
+    Maintenance {
+        #[command(subcommand)]
+        command: Maintenance,
+    },
+    /// List past changes of the primary.
+    History {
+        /// How many.
+        #[arg(short = 'n', default_value_t = 20, value_name = "COUNT")]
+        count: usize,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Look at changes that were asked for, and wait for them.
+    Ops {
+        #[command(subcommand)]
+        command: Ops,
+    },
     /// Start throw-away servers with a proxy in front; all of it is removed at the end.
     Sandbox(sandbox::Arguments),
     /// Tell what statements do and where they go, without any server.
@@ -88,6 +154,51 @@ enum Command {
     Completions { shell: clap_complete::Shell },
     /// Print the manual page.
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum Maintenance {
+    /// Begin; it ends by itself.
+    On {
+        /// The server's name.
+        server: String,
+        /// How long, in seconds.
+        #[arg(long = "for", default_value_t = 3600, value_name = "SECONDS")]
+        seconds: u64,
+        /// Shown in status.
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// End it now.
+    Off {
+        /// The server's name.
+        server: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Ops {
+    /// All that are remembered, the newest first.
+    List(Remote),
+    /// One, with its plan and phases.
+    Show {
+        id: u64,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Follow one to its end.
+    Wait {
+        id: u64,
+        /// How long to wait.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        timeout: u64,
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 /// Which running proxy is asked.
@@ -137,11 +248,46 @@ fn execute(cli: Cli) -> Outcome {
         Command::Drain { what, remote } => wait_for(drain::drain(&remote.client()?, &what, format)),
         Command::Undrain { server, remote } => wait_for(drain::undrain(&remote.client()?, &server, format)),
         Command::Vip { command } => wait_for(vip::run(&command, format)),
+        Command::Promote { server, manner, remote } => {
+            wait_for(operate::promote(&remote.client()?, &server, &manner, format))
+        }
+        Command::Switchover { to, manner, remote } => {
+            wait_for(operate::switchover(&remote.client()?, to.as_deref(), &manner, format))
+        }
+        Command::Failover { to, primary_is_dead: _, allow_data_loss, manner, remote } => {
+            wait_for(operate::failover(&remote.client()?, to.as_deref(), allow_data_loss, &manner, format))
+        }
+        Command::Rejoin { server, manner, remote } => {
+            wait_for(operate::rejoin(&remote.client()?, &server, &manner, format))
+        }
+        Command::Maintenance { command } => maintenance(command, format),
+        Command::History { count, remote } => wait_for(operate::history(&remote.client()?, count, format)),
+        Command::Ops { command } => ops(command, format),
         Command::Sandbox(arguments) => wait_for(sandbox::run(&arguments)),
         Command::Explain(arguments) => explain::run(&arguments, format),
         Command::Dsn(arguments) => dsn::run(&arguments, format),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
+    }
+}
+
+fn maintenance(command: Maintenance, format: Format) -> Outcome {
+    let (remote, wish) = match command {
+        Maintenance::On { server, seconds, reason, remote } => {
+            (remote, json!({ "server": server, "seconds": seconds, "reason": reason }))
+        }
+        Maintenance::Off { server, remote } => (remote, json!({ "server": server })),
+    };
+    wait_for(operate::at_once(&remote.client()?, "maintenance", wish, format))
+}
+
+fn ops(command: Ops, format: Format) -> Outcome {
+    match command {
+        Ops::List(remote) => wait_for(operate::list(&remote.client()?, format)),
+        Ops::Show { id, remote } => wait_for(operate::show(&remote.client()?, id, None, format)),
+        Ops::Wait { id, timeout, remote } => {
+            wait_for(operate::show(&remote.client()?, id, Some(timeout), format))
+        }
     }
 }
 

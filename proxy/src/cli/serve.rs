@@ -53,6 +53,7 @@ async fn serve(config: Arc<Config>, load: reload::Load, set_level: reload::SetLe
     let admin = Admin {
         shared: running.shared.clone(),
         cluster: running.cluster.clone(),
+        failover: running.failover.clone(),
         lifecycle: lifecycle.clone(),
         reload,
         vip: running.vip.clone(),

@@ -52,6 +52,7 @@ fn table(status: &Value) -> String {
     if status["vip"].is_object() {
         lines.push_str(&super::vip::line(&status["vip"]));
     }
+    lines.push_str(&failover(&status["failover"]));
     if let Some(reason) = status["no_primary_reason"].as_str() {
         lines.push_str(&format!("! no primary: {reason}\n"));
     }
@@ -66,6 +67,32 @@ fn table(status: &Value) -> String {
         if let Some(reason) = server["reason"].as_str().filter(|reason| !reason.is_empty()) {
             lines.push_str(&format!("! {} is {}: {reason}\n", text(&server["name"]), text(&server["state"])));
         }
+    }
+    lines
+}
+
+/// Whether a replica would take the primary's place, and what is in the way.
+fn failover(failover: &Value) -> String {
+    let Some(mode) = failover["mode"].as_str() else { return String::new() };
+    let mut lines = match (mode, failover["phase"].as_str()) {
+        ("off", _) => format!("FAILOVER off: {}\n", failover["off_reason"].as_str().unwrap_or_default()),
+        (mode, None) => format!("FAILOVER {mode}, not armed yet\n"),
+        (mode, Some(phase)) => {
+            let paused = if failover["paused"] == true { ", paused" } else { "" };
+            format!(
+                "FAILOVER {mode}{paused}, {phase}, primary {}\n",
+                failover["verdict"].as_str().unwrap_or("-")
+            )
+        }
+    };
+    for key in ["verdict_reason", "held"] {
+        if let Some(reason) = failover[key].as_str() {
+            lines.push_str(&format!("! {reason}\n"));
+        }
+    }
+    for server in failover["maintenance"].as_array().into_iter().flatten() {
+        let text = |key: &str| server[key].as_str().unwrap_or_default().to_owned();
+        lines.push_str(&format!("! {} is in maintenance: {}\n", text("server"), text("reason")));
     }
     lines
 }

@@ -138,7 +138,7 @@ fn tls_options(config: &Config) -> Option<SslOpts> {
 }
 
 /// Host and port of `host:port`; brackets around an IPv6 address are taken off.
-fn split_address(address: &str) -> Option<(String, u16)> {
+pub(crate) fn split_address(address: &str) -> Option<(String, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Some((host.to_owned(), port.parse().ok()?))

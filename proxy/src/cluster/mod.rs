@@ -5,20 +5,22 @@ mod catalogue;
 mod clock;
 pub mod connection;
 mod defaults;
+pub(crate) mod epoch;
 pub mod facts;
 pub mod flavour;
 pub mod kill;
 mod monitor;
 pub mod positions;
+pub(crate) mod subject;
 mod task;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use pointsman_config::Config;
-use pointsman_router::discover::{Discovery, Observation};
+use pointsman_router::discover::{Appointment, Discovery, Observation};
 use pointsman_router::topology::{ServerId, Topology};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::clock::Clock;
 pub use self::connection::{ConnectionError, Record, ServiceAccount, ServiceConnection};
@@ -39,19 +41,36 @@ pub struct Handle {
     pub view: watch::Receiver<Arc<View>>,
     pub beat: Arc<Beat>,
     pub clock: Clock,
+    /// Makes every monitor ask at once.
+    pub hurry: Arc<watch::Sender<()>>,
+}
+
+impl Handle {
+    /// Makes the topology follow the failover controller, in the order of the calls; what is given back ends once a
+    /// topology that does is published.
+    pub fn appoint(&self, appointment: Appointment) -> oneshot::Receiver<()> {
+        let (answer, done) = oneshot::channel();
+        if let Err(error) = self.requests.try_send(Request::Appoint { appointment, answer }) {
+            // The queue is only full where somebody floods it, and only closed while the process ends.
+            tracing::error!(%error, "the topology does not follow the failover controller");
+        }
+        done
+    }
 }
 
 /// Starts the monitors and the cluster task on the current runtime. They end when `topology` has no receiver and
-/// every [`Handle`] is gone with the runtime.
+/// every [`Handle`] is gone with the runtime. `onlooker` gets every observation as well.
 pub fn start(
     config: &Config,
     account: &Arc<ServiceAccount>,
     topology: watch::Sender<Arc<Topology>>,
     started: Instant,
+    onlooker: Option<mpsc::Sender<Observation>>,
 ) -> Handle {
     let clock = Clock::new(started);
     let discovery = Discovery::new(config);
     topology.send_replace(Arc::new(discovery.topology()));
+    let (hurry, hurried) = watch::channel(());
     let (observer, observations) = mpsc::channel::<Observation>(MAX_WAITING_OBSERVATIONS);
     for (at, server) in config.servers.iter().enumerate() {
         let monitor = Monitor {
@@ -63,6 +82,7 @@ pub fn start(
             settings: config.monitor.clone(),
             observations: observer.clone(),
             clock,
+            hurry: hurried.clone(),
         };
         tokio::spawn(monitor.run());
     }
@@ -77,9 +97,10 @@ pub fn start(
         view: view_sender,
         clock,
         beat: beat.clone(),
+        onlooker,
         published: std::time::Duration::ZERO,
         interval: config.monitor.interval,
     };
     tokio::spawn(cluster.run());
-    Handle { requests: requester, view, beat, clock }
+    Handle { requests: requester, view, beat, clock, hurry: Arc::new(hurry) }
 }

@@ -7,14 +7,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_router::discover::{News, Observation, Replication, Report, SemiSync};
+use pointsman_router::discover::{News, Observation, Report};
 use pointsman_router::topology::ServerId;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clock::Clock;
-use super::connection::{ConnectionError, ServiceAccount, ServiceConnection};
-use super::flavour::{self, Flavour, SEMI_SYNC_SQL, VERSION_SQL};
+use super::connection::{ConnectionError, ServiceAccount};
+use super::subject::{ProbeError, Subject};
 
 /// What a monitor task is given.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Monitor {
     pub(super) settings: pointsman_config::Monitor,
     pub(super) observations: mpsc::Sender<Observation>,
     pub(super) clock: Clock,
+    /// Somebody needs to know now.
+    pub(super) hurry: watch::Receiver<()>,
 }
 
 /// How long logging in may take. Silence counts from the first share of `monitor.timeout` on; this only bounds how
@@ -33,8 +35,6 @@ pub(super) struct Monitor {
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// The pause after a login was refused: a server counts these against the address.
 const REJECTED_PAUSE: Duration = Duration::from_secs(1);
-/// How often slowly changing facts are asked for.
-const SLOW_FACTS_EVERY: Duration = Duration::from_secs(1);
 /// How long the held connection sleeps before it is heard from again.
 const HELD_SLEEP_SECONDS: u64 = 8;
 
@@ -44,12 +44,14 @@ impl Monitor {
         let died = Arc::new(Notify::new());
         let sentinel = tokio::spawn(self.clone().hold(died.clone()));
         let mut subject = None;
+        let mut hurry = self.hurry.clone();
         while !self.observations.is_closed() {
             let started = Instant::now();
             let pause = self.probe(&mut subject).await;
             tokio::select! {
                 () = sleep_until(started + pause) => {}
                 () = died.notified() => {}
+                Ok(()) = hurry.changed() => {}
             }
         }
         sentinel.abort();
@@ -112,7 +114,7 @@ impl Monitor {
                 Ok(report) => return Ok(report),
             }
         }
-        let fresh = subject.insert(Subject::meet(self).await?);
+        let fresh = subject.insert(Subject::meet(&self.account, &self.address, CONNECT_LIMIT).await?);
         fresh.report(self.settings.timeout).await
     }
 
@@ -131,75 +133,4 @@ impl Monitor {
             sleep(REJECTED_PAUSE).await;
         }
     }
-}
-
-/// A server as one connection knows it.
-#[derive(Debug)]
-struct Subject {
-    connection: ServiceConnection,
-    flavour: &'static dyn Flavour,
-    probe_sql: String,
-    /// Why the replication status cannot be seen.
-    hidden: Option<(u16, String)>,
-    semi_sync: SemiSync,
-    slow_facts_due: Instant,
-}
-
-impl Subject {
-    async fn meet(monitor: &Monitor) -> Result<Self, ProbeError> {
-        let mut connection = monitor.account.connect(&monitor.address, CONNECT_LIMIT).await?;
-        let version = connection.rows(VERSION_SQL, monitor.settings.timeout).await?;
-        let flavour = flavour::of(version.first().ok_or(ProbeError::NoAnswer)?);
-        Ok(Self {
-            connection,
-            flavour,
-            probe_sql: format!("{}; {}", flavour.identity_sql(), flavour.replication_sql()),
-            hidden: None,
-            semi_sync: SemiSync::default(),
-            slow_facts_due: Instant::now(),
-        })
-    }
-
-    async fn report(&mut self, limit: Duration) -> Result<Report, ProbeError> {
-        if self.slow_facts_due <= Instant::now() {
-            let answers = self.connection.results(SEMI_SYNC_SQL, limit).await?;
-            self.semi_sync = self.flavour.semi_sync(&answers);
-            self.hidden = None;
-            self.slow_facts_due = Instant::now() + SLOW_FACTS_EVERY;
-        }
-        let answers = match &self.hidden {
-            None => self.connection.results(&self.probe_sql, limit).await,
-            Some(_) => self.connection.results(self.flavour.identity_sql(), limit).await,
-        };
-        let answers = match answers {
-            // One of the two statements was refused: if the first is answered alone, it was the second.
-            Err(ConnectionError::Server { code, message }) if self.hidden.is_none() => {
-                self.hidden = Some((code, message));
-                self.connection.results(self.flavour.identity_sql(), limit).await
-            }
-            answers => answers,
-        }?;
-        let identity = answers.first().and_then(|rows| rows.first()).ok_or(ProbeError::NoAnswer)?;
-        let channels = answers.get(1).map(Vec::as_slice);
-        let mut report = self.flavour.report(identity, channels)?;
-        report.semi_sync = self.semi_sync;
-        if let Some((code, message)) = &self.hidden {
-            report.replication = Replication::Hidden {
-                code: *code,
-                message: format!("{message} (GRANT {} ON *.*)", self.flavour.monitor_grant()),
-            };
-        }
-        Ok(report)
-    }
-}
-
-/// Why a probe brought no report.
-#[derive(Debug, thiserror::Error)]
-enum ProbeError {
-    #[error(transparent)]
-    Connection(#[from] ConnectionError),
-    #[error("expected one row about the server, got none")]
-    NoAnswer,
-    #[error(transparent)]
-    Position(#[from] pointsman_router::gtid::GtidError),
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pointsman_config::Config;
-use pointsman_router::discover::{Discovery, Observation, SemiSync};
+use pointsman_router::discover::{Appointment, Discovery, Observation, SemiSync};
 use pointsman_router::topology::{Role, ServerId, State, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -19,6 +19,8 @@ pub enum Request {
     SetDraining { server: ServerId, draining: bool, answer: oneshot::Sender<Result<(), Refusal>> },
     /// Take up what of this configuration needs no restart; the servers are the same.
     Reconfigure(Arc<Config>),
+    /// Follow the failover controller; answered once the topology that says so is published.
+    Appoint { appointment: Appointment, answer: oneshot::Sender<()> },
 }
 
 /// Why a request was refused; nothing was changed.
@@ -79,6 +81,8 @@ pub(super) struct Cluster {
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) clock: Clock,
     pub(super) beat: Arc<Beat>,
+    /// Where every observation goes as well: the failover controller, if there is one.
+    pub(super) onlooker: Option<mpsc::Sender<Observation>>,
     /// When the topology was published last.
     pub(super) published: Duration,
     /// How often it is published while nothing changes but the time of the last probe.
@@ -107,21 +111,40 @@ impl Cluster {
             tokio::select! {
                 observation = self.observations.recv() => {
                     let Some(observation) = observation else { return };
-                    self.discovery.observe(observation);
+                    self.observe(observation);
                     // What has come in the meantime is published together.
                     while let Ok(observation) = self.observations.try_recv() {
-                        self.discovery.observe(observation);
+                        self.observe(observation);
                     }
                     self.beat.at(self.clock.now());
                 }
-                Some(request) = self.requests.recv() => self.serve(request),
+                Some(request) = self.requests.recv() => {
+                    if let Some(published) = self.serve(request) {
+                        self.publish();
+                        // Who has gone away need not know.
+                        let _gone = published.send(());
+                    }
+                }
             }
             self.publish();
         }
     }
 
-    fn serve(&mut self, request: Request) {
+    fn observe(&mut self, observation: Observation) {
+        if let Some(onlooker) = &self.onlooker {
+            // One that is so late that its queue is full learns it from the next round.
+            drop(onlooker.try_send(observation.clone()));
+        }
+        self.discovery.observe(observation);
+    }
+
+    /// Does what is asked; gives back who waits for the topology to be published.
+    fn serve(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
         match request {
+            Request::Appoint { appointment, answer } => {
+                self.discovery.appoint(appointment, self.clock.now());
+                return Some(answer);
+            }
             Request::SetDraining { server, draining, answer } => {
                 let outcome = self.set_draining(server, draining);
                 // The asker may have gone away; the work is done all the same.
@@ -129,6 +152,7 @@ impl Cluster {
             }
             Request::Reconfigure(config) => self.discovery.reconfigure(&config, self.clock.now()),
         }
+        None
     }
 
     fn set_draining(&mut self, server: ServerId, draining: bool) -> Result<(), Refusal> {

@@ -102,6 +102,40 @@ pub(super) fn server_options(flavour: Flavour, durable: bool) -> Vec<&'static st
     options
 }
 
+/// Options of every server of a topology whose acknowledged transactions survive their primary.
+pub(super) fn lossless_options(flavour: Flavour) -> &'static [&'static str] {
+    match flavour {
+        Flavour::Mariadb => &[
+            "--rpl-semi-sync-master-wait-point=AFTER_SYNC",
+            "--rpl-semi-sync-master-timeout=4294967295",
+            "--rpl-semi-sync-master-wait-no-slave=1",
+            "--init-rpl-role=SLAVE",
+        ],
+        Flavour::Mysql => &[
+            "--plugin-load-add=semisync_source.so;semisync_replica.so",
+            "--loose-rpl-semi-sync-source-wait-point=AFTER_SYNC",
+            "--loose-rpl-semi-sync-source-timeout=4294967295",
+            "--loose-rpl-semi-sync-source-wait-no-replica=1",
+        ],
+    }
+}
+
+/// Makes a replica acknowledge what it receives.
+pub(super) fn acknowledge(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "SET GLOBAL rpl_semi_sync_slave_enabled=1",
+        Flavour::Mysql => "SET GLOBAL rpl_semi_sync_replica_enabled=1",
+    }
+}
+
+/// Makes a primary wait for that.
+pub(super) fn wait_for_acknowledgement(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "SET GLOBAL rpl_semi_sync_master_enabled=1",
+        Flavour::Mysql => "SET GLOBAL rpl_semi_sync_source_enabled=1",
+    }
+}
+
 /// The option that makes a replica refuse writes from its start.
 pub(super) fn read_only_option(flavour: Flavour) -> &'static str {
     match flavour {

@@ -37,6 +37,9 @@ pub struct Options {
     pub durable: bool,
     /// Replication goes over links that can be delayed by milliseconds and cut.
     pub linked: bool,
+    /// Semi-synchronous replication with an infinite timeout, and a start state from which no server writes by
+    /// itself: what "lossless" needs.
+    pub lossless: bool,
     /// Server options of all servers, such as `--max-connections=50`.
     pub options: Vec<String>,
 }
@@ -71,8 +74,17 @@ impl Sandbox {
         }
         servers.sort_by_key(|server| server.id());
         let sandbox = Self { options: options.clone(), servers, janitor };
+        if options.lossless {
+            sandbox.primary().set_read_only(false).await?;
+            for replica in sandbox.replicas() {
+                replica.run(&[dialect::acknowledge(options.flavour)]).await?;
+            }
+        }
         for replica in sandbox.replicas() {
             replica.replicate_from(sandbox.primary(), options.linked).await?;
+        }
+        if options.lossless {
+            sandbox.primary().run(&[dialect::wait_for_acknowledgement(options.flavour)]).await?;
         }
         // One transaction, so that no position is empty, which some servers take for "never replicated".
         sandbox.primary().run(&[FIRST_TABLE]).await?;
@@ -160,7 +172,10 @@ fn start_server(
         Identity { directory: directory.join(&name), name, id: u32::try_from(at + 1).unwrap_or(u32::MAX) };
     let mut arguments: Vec<String> =
         dialect::server_options(options.flavour, options.durable).into_iter().map(str::to_owned).collect();
-    if at > 0 {
+    if options.lossless {
+        arguments.extend(dialect::lossless_options(options.flavour).iter().map(|&option| option.to_owned()));
+    }
+    if at > 0 || options.lossless {
         arguments.push(dialect::read_only_option(options.flavour).to_owned());
     }
     arguments.extend(options.options.iter().cloned());

@@ -14,7 +14,7 @@ use super::Session;
 use super::command::{Job, PreparedUse};
 use super::relay::{
     ER_OPTION_PREVENTS, ER_READ_ONLY_MODE, ER_READ_ONLY_TRANSACTION, HoldBack, Relay, RelayError,
-    RelayOptions, Reply, write_bounded,
+    RelayOptions, Reply, fenced, write_bounded,
 };
 use super::translate;
 use crate::backend::connection::{InsertId, ServerConnection};
@@ -41,6 +41,9 @@ impl Session {
         mut connection: Box<ServerConnection>,
         on_replica: bool,
     ) -> Result<(), Failure> {
+        if self.worker.shared.fences.stops(connection.server, connection.epoch) {
+            return Err(self.not_sent(connection.server));
+        }
         let started = Instant::now();
         let thread = (connection.server, connection.thread_id);
         self.slot.running.set(Some(thread));
@@ -66,6 +69,16 @@ impl Session {
                 Ok(())
             }
             Err(error) => Err(self.judge(error, job, &connection)),
+        }
+    }
+
+    /// The connection is to a server that has lost its place; what was pinned to it is gone.
+    fn not_sent(&mut self, server: pointsman_router::topology::ServerId) -> Failure {
+        self.slot.holds.set(None);
+        if self.state.pins().is_empty() {
+            Failure::Elsewhere { error: fenced(), refused: None }
+        } else {
+            Failure::Session(SessionError::StateLost { server, source: fenced() })
         }
     }
 
@@ -170,6 +183,7 @@ impl Session {
         let mut relay = Relay::new(&mut self.client, &self.slot, job.grammar, deprecate_eof, options);
         relay.command_bytes = if job.continues { 0 } else { job.len };
         relay.acknowledged = Some((&self.worker.shared.acknowledged, connection.flavour));
+        relay.fences = Some(&self.worker.shared.fences);
         relay.run(connection).await
     }
 

@@ -19,6 +19,7 @@ use pointsman_router::intent::Flavour;
 use crate::backend::connection::ServerConnection;
 use crate::buffer::Lane;
 use crate::error::ClientError;
+use crate::fences::Fences;
 use crate::shared::Acknowledged;
 use crate::worker::{Order, Slot};
 
@@ -109,6 +110,8 @@ pub struct Relay<'a> {
     pub command_bytes: usize,
     /// Where committed transactions are noted before the client hears of them.
     pub acknowledged: Option<(&'a Acknowledged, Flavour)>,
+    /// What a server that has lost its place acknowledges must not reach the client.
+    pub fences: Option<&'a Fences>,
     walker: ResponseWalker,
     reply: Reply,
     client_open: bool,
@@ -125,6 +128,7 @@ impl<'a> Relay<'a> {
         Self {
             command_bytes: 0,
             acknowledged: None,
+            fences: None,
             client,
             slot,
             options,
@@ -189,6 +193,9 @@ impl<'a> Relay<'a> {
         len: usize,
         kind: EndKind,
     ) -> Result<(), RelayError> {
+        if self.fences.is_some_and(|fences| fences.stops(connection.server, connection.epoch)) {
+            return Err(self.server_error(fenced()));
+        }
         let bytes = connection.lane.bytes();
         let packet = &bytes[ahead..ahead + len];
         let payload = &packet[HEADER_LEN..];
@@ -434,6 +441,11 @@ pub async fn write_bounded(client: &mut Lane, mut bytes: &[u8]) -> io::Result<()
         bytes = later;
     }
     Ok(())
+}
+
+/// The server has lost its place as the primary while it answered.
+pub(super) fn fenced() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server is not the primary any more")
 }
 
 fn malformed(error: impl ToString) -> io::Error {

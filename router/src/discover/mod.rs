@@ -26,6 +26,18 @@ use crate::gtid::GtidSet;
 use crate::lag::LagClock;
 use crate::topology::{Role, ServerId, ServerView, State, Topology};
 
+/// Who takes writes, where that is not left to discovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Appointment {
+    /// Nobody says: the primary is who looks like one.
+    #[default]
+    Free,
+    /// This server and no other, since this epoch.
+    Primary { server: ServerId, epoch: u64 },
+    /// Nobody for now: the primary's place is being moved, or may not be known.
+    Nobody { epoch: u64, reason: String },
+}
+
 /// Everything known of the cluster, and the judgement of it.
 #[derive(Debug)]
 pub struct Discovery {
@@ -43,6 +55,7 @@ pub struct Discovery {
     /// The server that was the primary last; it stays the anchor of the replicas while there is none.
     last: Option<ServerId>,
     epoch: u64,
+    appointment: Appointment,
 }
 
 /// One server and what is known of it.
@@ -109,7 +122,15 @@ impl Discovery {
             primary: Primary::None { reason: "no server has answered yet".into(), rivals: Vec::new() },
             last: None,
             epoch: 0,
+            appointment: Appointment::Free,
         }
+    }
+
+    /// Follows what the failover controller says instead of what the servers look like.
+    pub fn appoint(&mut self, appointment: Appointment, now: Duration) {
+        self.appointment = appointment;
+        self.decide_primary();
+        self.judge_all(now);
     }
 
     /// Takes the outcome of one probe and judges all servers anew.
@@ -199,7 +220,19 @@ impl Discovery {
         let barred: Vec<_> = self.servers.iter().map(Tracked::barred).collect();
         let seen = seen(&self.servers, &barred);
         self.sources.learn(&seen);
-        self.primary = roles::decide(&seen, &self.sources, self.last);
+        let discovered = match &self.appointment {
+            Appointment::Free => roles::decide(&seen, &self.sources, self.last),
+            Appointment::Primary { server, epoch } => {
+                self.last = Some(*server);
+                self.epoch = *epoch;
+                roles::appointed(&seen, *server)
+            }
+            Appointment::Nobody { epoch, reason } => {
+                self.epoch = self.epoch.max(*epoch);
+                Primary::None { reason: reason.clone(), rivals: Vec::new() }
+            }
+        };
+        self.primary = discovered;
         if let Primary::Is(id) = self.primary
             && self.last != Some(id)
         {
@@ -268,6 +301,7 @@ impl Discovery {
             last: self.last,
             sources: &self.sources,
             seen: &seen,
+            moving: matches!(self.appointment, Appointment::Nobody { .. }),
             now,
         };
         let verdicts: Vec<_> = self.servers.iter().map(|server| surroundings.judge(server)).collect();

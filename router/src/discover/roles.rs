@@ -148,6 +148,14 @@ pub(super) fn decide(servers: &[Seen<'_>], sources: &Sources, last: Option<Serve
     Primary::None { reason: why_none(servers, last), rivals: Vec::new() }
 }
 
+/// The appointed primary, while it answers.
+pub(super) fn appointed(servers: &[Seen<'_>], appointed: ServerId) -> Primary {
+    match servers.get(usize::from(appointed.0)) {
+        Some(server) if server.up => Primary::Is(server.id),
+        Some(_) | None => Primary::None { reason: why_none(servers, Some(appointed)), rivals: Vec::new() },
+    }
+}
+
 fn accept(candidate: &Seen<'_>, last: Option<ServerId>) -> Primary {
     match candidate.barred {
         Some(reason) if last != Some(candidate.id) => Primary::None {

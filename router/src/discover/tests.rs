@@ -86,6 +86,14 @@ impl Bench {
             "40" => News::Rejected { code: 1040, message: "too many connections".into() },
             "d" => return self.discovery.set_draining(server, true, self.now),
             "u" => return self.discovery.set_draining(server, false, self.now),
+            "appointed" => {
+                let appointment = Appointment::Primary { server, epoch: words[2].parse().unwrap() };
+                return self.discovery.appoint(appointment, self.now);
+            }
+            "moves" => {
+                let (epoch, reason) = (words[2].parse().unwrap(), "being moved".into());
+                return self.discovery.appoint(Appointment::Nobody { epoch, reason }, self.now);
+            }
             what => News::Report(Box::new(report(u32::from(id), what, &words[2..]))),
         };
         let asked = self.now;
@@ -185,6 +193,19 @@ fn roles_follow_the_servers() {
     check("4* 0 w 10 / 1 r0 10 / 2 r1 10", "1:0 OOO");
     check("up, 2 r7 10", "1:0 OOX");
     check("up, 2 r 10", "1:0 OOX");
+}
+
+#[test]
+fn an_appointment_decides() {
+    check("0 appointed 7, up", "7:0 OOO");
+    // A former primary that comes back writable is no rival.
+    check("up, 1 appointed 8, 4* 0 w 11/1 w 11/2 r1 11", "8:1 XOO");
+    check("up, 0 appointed 7, 4* 0 x", "7:none GOO");
+    // Replicas serve reads while they are stopped and pointed elsewhere, or promoted.
+    check("up, 0 x, 0 moves 8, 4* 1 r0 10 io/2 r1 10", "8:none GOO");
+    check("up, 0 x, 0 moves 8, 4* 1 r 10/2 r1 10", "8:none GOO");
+    check("up, 0 x, 0 moves 8, 1 x", "8:none GGO");
+    check("up, 0 x, 0 moves 8, 1 appointed 8, 4* 1 w 11/2 r1 11", "8:1 GOO");
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) last: Option<ServerId>,
     pub(super) sources: &'a Sources,
     pub(super) seen: &'a [Seen<'a>],
+    /// The primary's place is being moved: replicas are stopped and pointed elsewhere on purpose.
+    pub(super) moving: bool,
     pub(super) now: Duration,
 }
 
@@ -90,6 +92,9 @@ impl Surroundings<'_> {
         }
         if role == Role::Primary {
             return (role, None);
+        }
+        if self.moving && server.role == Role::Replica && server.state == State::Online {
+            return (Role::Replica, Self::late(server));
         }
         let problem = self
             .misplaced(server, report)

@@ -174,6 +174,7 @@ impl Controller {
 
     fn observed(&mut self, observation: crate::discover::Observation) {
         let server = observation.server;
+        let is_report = matches!(observation.news, crate::discover::News::Report(_));
         let primary = self.primary();
         let position = primary
             .filter(|id| *id != server)
@@ -181,7 +182,7 @@ impl Controller {
             .and_then(|watch| watch.report.as_ref().map(|report| (report.executed.clone(), watch.asked)));
         let Some(watch) = self.watches.get_mut(usize::from(server.0)) else { return };
         watch.observe(observation, position.as_ref().map(|(position, at)| (position, *at)));
-        if primary == Some(server) {
+        if primary == Some(server) && is_report {
             self.compare_with_primary(server);
         }
     }
@@ -189,7 +190,7 @@ impl Controller {
     /// A report of the primary: the others are held against it.
     fn compare_with_primary(&mut self, primary: ServerId) {
         let Some(watch) = self.watch(primary) else { return };
-        let Some(report) = watch.report.as_ref().filter(|_| watch.noticed == self.now) else { return };
+        let Some(report) = watch.report.as_ref() else { return };
         let (position, asked) = (report.executed.clone(), watch.asked);
         if self.baseline.is_none() && asked > self.departed && self.primary_lives_on() {
             self.baseline = Some(position.clone());

@@ -149,6 +149,15 @@ impl Record {
     }
 }
 
+impl Durability {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lossless => "lossless",
+            Self::Async => "async",
+        }
+    }
+}
+
 impl Phase {
     pub fn name(self) -> &'static str {
         match self {

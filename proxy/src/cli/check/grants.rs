@@ -98,6 +98,33 @@ impl Grants {
     }
 }
 
+/// The privileges without which a server cannot be promoted, stopped or pointed elsewhere, as far as they are missing.
+pub(crate) fn lacking_for_failover(flavour: Flavour, lines: &[String]) -> Vec<&'static str> {
+    let needed: &[&str] = match flavour {
+        Flavour::Mariadb => &[
+            "REPLICA MONITOR",
+            "CONNECTION ADMIN",
+            "READ_ONLY ADMIN",
+            "REPLICATION SLAVE ADMIN",
+            "REPLICATION MASTER ADMIN",
+            "RELOAD",
+            "PROCESS",
+        ],
+        Flavour::Mysql => &[
+            "REPLICATION CLIENT",
+            "CONNECTION_ADMIN",
+            "SYSTEM_VARIABLES_ADMIN",
+            "REPLICATION_SLAVE_ADMIN",
+            "RELOAD",
+            "PROCESS",
+        ],
+    };
+    let grants = Grants::parse(lines);
+    // SUPER stands for the administrative ones on servers that still know it.
+    let has = |privilege: &str| grants.has(privilege) || (flavour == Flavour::Mysql && grants.has("SUPER"));
+    needed.iter().copied().filter(|privilege| !has(privilege)).collect()
+}
+
 /// The one name of a privilege that servers write in several ways.
 fn plain_name(privilege: &str) -> String {
     privilege.trim().to_uppercase().replace('_', " ").replace("REPLICA MONITOR", "SLAVE MONITOR")

@@ -2,7 +2,7 @@
 
 mod accounts;
 mod finding;
-mod grants;
+pub(crate) mod grants;
 mod inspect;
 mod replication;
 mod settings;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_router::discover::{Channel, Receiver, Replication, Report, ThreadError};
+use pointsman_router::discover::{Channel, Pulse, Receiver, Replication, Report, ThreadError};
 use pointsman_router::gtid::{GtidError, GtidSet};
 use pointsman_router::intent;
 
@@ -53,6 +53,13 @@ impl Flavour for Mariadb {
         })
     }
 
+    /// The sources' heartbeats are in the replication status already.
+    fn life_sql(&self) -> &'static str {
+        "SELECT '' AS channel, (SELECT UNIX_TIMESTAMP() - VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+         WHERE VARIABLE_NAME = 'UPTIME') AS started, (SELECT MAX(ID) FROM information_schema.PROCESSLIST \
+         WHERE COMMAND = 'Slave_SQL') AS applier"
+    }
+
     fn monitor_grant(&self) -> &'static str {
         "REPLICA MONITOR"
     }
@@ -99,6 +106,12 @@ fn channel(row: &Record) -> Result<Channel, GtidError> {
         received: GtidSet::parse(intent::Flavour::Mariadb, &row.text_or_empty(&["Gtid_IO_Pos"]))?,
         delay: Duration::from_secs(row.number(&["SQL_Delay"]).unwrap_or_default()),
         filtered: filters.iter().any(|name| row.text(&[name]).is_some_and(|text| !text.is_empty())),
-        ..Channel::default()
+        pulse: pulse(row),
     })
+}
+
+fn pulse(row: &Record) -> Option<Pulse> {
+    let period: f64 = row.number(&["Slave_heartbeat_period"])?;
+    let beat = row.number(&["Slave_received_heartbeats"])?;
+    (period > 0.0).then(|| Pulse { beat, period: Duration::try_from_secs_f64(period).unwrap_or_default() })
 }

@@ -5,8 +5,9 @@ mod mysql;
 mod semi_sync;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
-use pointsman_router::discover::{Report, SemiSync};
+use pointsman_router::discover::{Pulse, Replication, Report, SemiSync};
 use pointsman_router::gtid::GtidError;
 use pointsman_router::intent;
 
@@ -31,6 +32,21 @@ pub trait Flavour: Debug + Send + Sync {
     ///
     /// When a position in them is no position.
     fn report(&self, identity: &Record, channels: Option<&[Record]>) -> Result<Report, GtidError>;
+
+    /// A statement that answers with one row per channel, or one without any: `started`, when the server was started,
+    /// `applier`, the id of the applying thread, and what is heard from the source of `channel`: `beat` and `period`.
+    fn life_sql(&self) -> &'static str;
+
+    /// Adds to `report` what the answer to [`Flavour::life_sql`] says.
+    fn add_life(&self, rows: &[Record], report: &mut Report) {
+        if let Replication::Channels(channels) = &mut report.replication {
+            for channel in channels {
+                let own = rows.iter().find(|row| row.text_or_empty(&["channel"]) == channel.name);
+                channel.pulse = channel.pulse.or_else(|| pulse(own?));
+            }
+        }
+        report.incarnation = rows.first().map_or(0, incarnation);
+    }
 
     /// Reads the answers to [`SEMI_SYNC_SQL`].
     fn semi_sync(&self, answers: &[Vec<Record>]) -> SemiSync {
@@ -58,6 +74,23 @@ pub const VERSION_SQL: &str = "SELECT @@version AS version, @@version_comment AS
 pub fn of(version: &Record) -> &'static dyn Flavour {
     let says = |name: &str| version.text_or_empty(&[name]).to_lowercase().contains("mariadb");
     if says("version") || says("comment") { &Mariadb } else { &Mysql }
+}
+
+/// The life of server and applier: the same number for whoever asks.
+fn incarnation(row: &Record) -> u64 {
+    let started: u64 = row.number(&["started"]).unwrap_or_default();
+    let applier: u64 = row.number(&["applier"]).unwrap_or_default();
+    (started << APPLIER_BITS) | (applier & ((1 << APPLIER_BITS) - 1))
+}
+
+/// Ids of threads have as many.
+const APPLIER_BITS: u32 = 32;
+
+/// What a row says of a source's heartbeats; none where there are none yet.
+fn pulse(row: &Record) -> Option<Pulse> {
+    let beat = row.text(&["beat"])?.replace('.', "").parse().ok()?;
+    let period: f64 = row.number(&["period"])?;
+    (period > 0.0).then(|| Pulse { beat, period: Duration::try_from_secs_f64(period).unwrap_or_default() })
 }
 
 /// The words for a flavour that is known already.

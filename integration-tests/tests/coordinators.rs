@@ -1,0 +1,213 @@
+//! Every coordinator keeps the same promises: one writer wins, revisions rise, sessions run out, news spreads.
+
+use std::fs::File;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman::cluster::ServiceAccount;
+use pointsman::failover::coordinator::{Cas, Coordinator, Entitlement, Etcd, Local, Locks};
+use pointsman_config::{Config, Secret};
+use pointsman_integration_tests::sandbox::{Port, SERVICE};
+use pointsman_integration_tests::{FLAVOURS, Failure, Flavour, Outcome, Plan, Stage, Suite, eventually};
+use pointsman_router::failover::Revision;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+fn main() {
+    let mut suite = Suite::new();
+    let stage = suite.stage(Plan::new(Flavour::Mariadb));
+    suite.test(&stage, "local: the contract", |_| local());
+    suite.test(&stage, "local: a register survives the process", |_| local_survives());
+    suite.test(&stage, "etcd: the contract", |_| etcd());
+    suite.test(&stage, "etcd: a session runs out, and comes back", |_| etcd_sessions());
+    for flavour in FLAVOURS {
+        let stage = suite.stage(Plan::new(flavour));
+        suite.test(&stage, "locks: one of two proxies is entitled, the other one after it", locks);
+    }
+    suite.run()
+}
+
+const LEASE: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The promises; `make` gives another proxy's view of the same register.
+async fn contract(make: impl Fn(&str) -> Result<Arc<dyn Coordinator>, Failure>) -> Outcome {
+    let (one, other) = (make("one")?, make("other")?);
+    let found = one.get().await?;
+    assert_eq!((found.revision, found.value), (Revision(0), None));
+    let mut heard = one.watch();
+    // A swap on a state that is not there is lost.
+    assert_eq!(one.cas(Revision(7), "never".into()).await?, Cas::Lost { revision: Revision(0), value: None });
+    let Cas::Won { revision: first } = one.cas(Revision(0), "first \u{e9}\n".into()).await? else {
+        return Err("the first swap was lost".into());
+    };
+    assert!(first > Revision(0));
+    timeout(LIMIT, heard.wait_for(|heard| heard.as_ref().is_some_and(|(at, _)| *at == first))).await??;
+    // The other one, who knows of nothing yet, loses and learns.
+    let lost = other.cas(Revision(0), "second".into()).await?;
+    assert_eq!(lost, Cas::Lost { revision: first, value: Some("first \u{e9}\n".into()) });
+    let found = other.get().await?;
+    assert_eq!((found.revision, found.value.as_deref()), (first, Some("first \u{e9}\n")));
+    // Of many at a time, one wins.
+    let mut racing = JoinSet::new();
+    for racer in 0..8 {
+        let coordinator = if racer % 2 == 0 { one.clone() } else { other.clone() };
+        racing.spawn(async move { coordinator.cas(first, format!("racer {racer}")).await });
+    }
+    let mut won = Vec::new();
+    while let Some(outcome) = racing.join_next().await {
+        if let Cas::Won { revision } = outcome?? {
+            won.push(revision);
+        }
+    }
+    assert_eq!(won.len(), 1, "{won:?}");
+    assert!(won[0] > first);
+    let found = one.get().await?;
+    assert_eq!(found.revision, won[0]);
+    // The sessions tell what was said last.
+    one.session("hello".into()).await?;
+    one.session(String::new()).await?;
+    one.session("hello again".into()).await?;
+    let found = one.get().await?;
+    assert_eq!(found.sessions.get("one").map(String::as_str), Some("hello again"));
+    Ok(())
+}
+
+async fn local() -> Outcome {
+    let directory = TempDir::new()?;
+    let path = directory.path().to_owned();
+    contract(move |proxy| Ok(Arc::new(Local::new(&path, "shop/../x", proxy)))).await?;
+    let inside: Vec<_> = std::fs::read_dir(directory.path())?.collect::<Result<Vec<_>, _>>()?;
+    assert!(inside.len() >= 2, "{inside:?}");
+    Ok(())
+}
+
+async fn local_survives() -> Outcome {
+    let directory = TempDir::new()?;
+    let one = Local::new(directory.path(), "shop", "one");
+    one.cas(Revision(0), "kept".into()).await?;
+    drop(one);
+    let again = Local::new(directory.path(), "shop", "again");
+    assert_eq!(again.get().await?.value.as_deref(), Some("kept"));
+    // What is no register is said to be none, and not taken for an empty one.
+    std::fs::write(directory.path().join("shop.json"), "{")?;
+    let error = again.get().await.err().ok_or("a broken file was read")?.to_string();
+    assert!(error.contains("shop.json"), "{error}");
+    assert!(again.cas(Revision(0), "lost".into()).await.is_err());
+    Ok(())
+}
+
+/// A member of its own, gone with this value.
+struct Member {
+    _process: Child,
+    _directory: TempDir,
+    endpoints: Vec<String>,
+}
+
+impl Member {
+    async fn start() -> Result<Self, Failure> {
+        let directory = TempDir::new()?;
+        let (client, peer) = (Port::reserve()?, Port::reserve()?);
+        let (client, peer) =
+            (format!("http://127.0.0.1:{}", client.number()), format!("http://127.0.0.1:{}", peer.number()));
+        let process = Command::new("etcd")
+            .args(["--name=test", "--data-dir"])
+            .arg(directory.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("test={peer}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(directory.path().join("log"))?)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("etcd cannot be run (package etcd-server): {error}"))?;
+        let member = Self { _process: process, endpoints: vec![client], _directory: directory };
+        let probe = member.join("probe")?;
+        eventually("etcd answers", LIMIT, async || probe.get().await.is_ok()).await;
+        Ok(member)
+    }
+
+    fn join(&self, proxy: &str) -> Result<Arc<dyn Coordinator>, Failure> {
+        // A member that does not exist is passed over.
+        let mut endpoints = vec!["http://127.0.0.1:1".to_owned()];
+        endpoints.extend(self.endpoints.iter().cloned());
+        Ok(Arc::new(Etcd::new(&endpoints, "/pointsman", "shop", proxy, LEASE)?))
+    }
+}
+
+async fn etcd() -> Outcome {
+    let member = Member::start().await?;
+    contract(|proxy| member.join(proxy)).await
+}
+
+async fn etcd_sessions() -> Outcome {
+    let member = Member::start().await?;
+    let (one, other) = (member.join("one")?, member.join("other")?);
+    one.session("one".into()).await?;
+    other.session("other".into()).await?;
+    assert_eq!(one.get().await?.sessions.len(), 2);
+    // Only one of them goes on.
+    eventually("the other session runs out", LIMIT, async || {
+        one.session("one".into()).await.is_ok()
+            && one.get().await.is_ok_and(|found| found.sessions.keys().eq(["one"]))
+    })
+    .await;
+    other.session("back".into()).await?;
+    assert_eq!(one.get().await?.sessions.get("other").map(String::as_str), Some("back"));
+    // What one writes the other one hears.
+    let mut heard = other.watch();
+    one.cas(Revision(0), "news".into()).await?;
+    timeout(LIMIT, heard.wait_for(|heard| heard.as_ref().is_some_and(|(_, text)| text == "news"))).await??;
+    assert!(Etcd::new(&["https://x".into()], "/p", "c", "p", LEASE).is_err());
+    Ok(())
+}
+
+async fn locks(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let addresses: Vec<_> = sandbox.servers().iter().map(|server| server.address()).collect();
+    let start = || {
+        let config =
+            Config { user: SERVICE.0.to_owned(), password: Secret::new(SERVICE.1), ..Config::default() };
+        Locks::start(&Arc::new(ServiceAccount::new(&config)), &addresses, "shop")
+    };
+    let first = start();
+    let mut first_may = first.entitlement();
+    entitled(&mut first_may).await;
+    let second = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let mut second_may = second.block_on_handle(start);
+    eventually("all locks have been tried for", LIMIT, async || second_may.is_settled()).await;
+    let reason = second_may.barred().ok_or("two proxies are entitled")?;
+    assert!(reason.contains("0 of 3") && reason.contains("another proxy"), "{reason}");
+    second.shutdown_background();
+    // With the primary gone two of three are left, which is enough.
+    sandbox.primary().kill().await?;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(first_may.barred(), None);
+    sandbox.primary().start().await?;
+    entitled(&mut first_may).await;
+    Ok(())
+}
+
+async fn entitled(entitlement: &mut Entitlement) {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while let Some(reason) = entitlement.barred() {
+        assert!(tokio::time::Instant::now() < deadline, "{reason}");
+        drop(timeout(Duration::from_millis(100), entitlement.changed()).await);
+    }
+}
+
+/// Starts something on another runtime than the test's.
+trait Elsewhere {
+    fn block_on_handle(&self, start: impl FnOnce() -> Locks) -> Entitlement;
+}
+
+impl Elsewhere for tokio::runtime::Runtime {
+    fn block_on_handle(&self, start: impl FnOnce() -> Locks) -> Entitlement {
+        let _entered = self.enter();
+        start().entitlement()
+    }
+}

@@ -1,0 +1,258 @@
+//! The task that feeds the controller and runs what it decides.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pointsman_router::discover::{Appointment, Observation};
+use pointsman_router::failover::{
+    Action, Controller, Event, Message, Note, ProxyId, ReadRecord, Record, Revision, Swap, SwapId,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::coordinator::{Cas, Coordinator, CoordinatorError, Entitlement, Found};
+use super::hand::Hands;
+use super::operations::{Asked, Operations};
+use super::service::Sessions;
+use super::view::View;
+use crate::cluster;
+
+/// What the engine is made of.
+pub(super) struct Engine {
+    pub(super) controller: Controller,
+    pub(super) proxy: ProxyId,
+    pub(super) hands: Hands,
+    pub(super) coordinator: Arc<dyn Coordinator>,
+    /// For the `local` coordinator: whether this process may act.
+    pub(super) entitlement: Option<Entitlement>,
+    pub(super) sessions: Sessions,
+    pub(super) cluster: cluster::Handle,
+    pub(super) observations: mpsc::Receiver<Observation>,
+    /// What comes back from steps, swaps, reads and sessions.
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) back: mpsc::Sender<Event>,
+    pub(super) asked: mpsc::Receiver<Asked>,
+    pub(super) operations: Arc<Operations>,
+    pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) mode: &'static str,
+    pub(super) lease: Duration,
+    /// What this proxy says of itself in its session.
+    pub(super) says: String,
+    /// Why this proxy leaves the primary to be discovered: another one acts for the cluster.
+    pub(super) bystander: Option<String>,
+}
+
+/// What woke the engine.
+enum Woken {
+    Event(Event),
+    Asked(Asked),
+    Heard,
+    Entitled,
+    ReadDue,
+    End,
+}
+
+impl Engine {
+    pub(super) async fn run(mut self) {
+        let mut heard = self.coordinator.watch();
+        let mut read_due = Instant::now();
+        loop {
+            let clock = self.cluster.clock;
+            let tick = Instant::now() + self.controller.deadline().saturating_sub(clock.now());
+            let woken = tokio::select! {
+                biased;
+                Some(event) = self.events.recv() => Woken::Event(event),
+                observation = self.observations.recv() => match observation {
+                    Some(observation) => Woken::Event(Event::Observed(observation)),
+                    None => Woken::End,
+                },
+                Some(asked) = self.asked.recv() => Woken::Asked(asked),
+                Ok(()) = heard.changed() => Woken::Heard,
+                () = changed(&mut self.entitlement) => Woken::Entitled,
+                () = sleep_until(read_due) => Woken::ReadDue,
+                () = sleep_until(tick) => Woken::Event(Event::Tick),
+            };
+            let event = match woken {
+                Woken::End => return,
+                Woken::Event(event) => event,
+                Woken::Asked(asked) => self.operations.begin(asked),
+                Woken::Heard => {
+                    let newest = heard.borrow_and_update().clone();
+                    let Some(event) = newest.and_then(|(revision, text)| changed_record(revision, &text))
+                    else {
+                        continue;
+                    };
+                    event
+                }
+                Woken::Entitled | Woken::ReadDue => {
+                    read_due = Instant::now() + self.lease / READS_IN_LEASE;
+                    self.read();
+                    continue;
+                }
+            };
+            self.take(event);
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        let actions = self.controller.handle(event, self.cluster.clock.now());
+        for action in actions {
+            self.carry_out(action);
+        }
+        self.show();
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Swap { id, expected, record } => self.swap(id, expected, *record),
+            Action::ReadRecord => self.read(),
+            Action::Step(order) => self.hands.order(order),
+            Action::Serve(service) => self.sessions.serve(service, &self.back),
+            Action::Tell { message, .. } => self.tell(&message),
+            Action::ProbeNow => {
+                self.cluster.hurry.send_replace(());
+            }
+            Action::Answer { id, answer } => self.operations.answer(id, answer),
+            Action::Note(note) => self.note(note),
+        }
+    }
+
+    /// Renews the session and reads the register; the answer comes back as an event.
+    fn read(&mut self) {
+        let (coordinator, back, clock) = (self.coordinator.clone(), self.back.clone(), self.cluster.clock);
+        let (says, limit) = (self.says.clone(), self.lease / 2);
+        let barred = self.entitlement.as_mut().and_then(Entitlement::barred);
+        let own = self.proxy.clone();
+        tokio::spawn(async move {
+            let asked = clock.now();
+            let reading = async {
+                coordinator.session(says).await?;
+                coordinator.get().await
+            };
+            let found = match timeout(limit, reading).await {
+                Ok(found) => found,
+                Err(_) => Err(CoordinatorError::TimedOut(limit)),
+            };
+            match found
+                .map_err(|error| error.to_string())
+                .and_then(|found| read_event(asked, found, barred, &own))
+            {
+                Ok(events) => {
+                    for event in events {
+                        drop(back.send(event).await);
+                    }
+                }
+                Err(reason) => drop(back.send(Event::CoordinatorLost { reason }).await),
+            }
+        });
+    }
+
+    fn swap(&self, id: SwapId, expected: Revision, record: Record) {
+        let (coordinator, back, limit) = (self.coordinator.clone(), self.back.clone(), self.lease / 2);
+        tokio::spawn(async move {
+            let outcome = match serde_json::to_string(&record) {
+                Ok(text) => match timeout(limit, coordinator.cas(expected, text)).await {
+                    Ok(Ok(cas)) => swapped(cas),
+                    Ok(Err(error)) => Swap::Failed { reason: error.to_string() },
+                    Err(_) => Swap::Failed { reason: CoordinatorError::TimedOut(limit).to_string() },
+                },
+                Err(error) => Swap::Failed { reason: error.to_string() },
+            };
+            drop(back.send(Event::Swapped { id, outcome }).await);
+        });
+    }
+
+    /// There are no links to other proxies: what must not get lost goes through the session.
+    fn tell(&mut self, message: &Message) {
+        if let Message::Fenced { epoch, mark } = message {
+            let says = super::peers::fenced(*epoch, mark);
+            if says != self.says {
+                self.says = says;
+                self.read();
+            }
+        }
+    }
+
+    fn note(&self, note: Note) {
+        use pointsman_router::failover::Level;
+        let Note { level, epoch, text } = note;
+        match level {
+            Level::Info => tracing::info!(epoch, "failover: {text}"),
+            Level::Warning => tracing::warn!(epoch, "failover: {text}"),
+            Level::Alarm => tracing::error!(epoch, "failover: {text}"),
+        }
+        self.operations.note(epoch, text, self.cluster.clock.now());
+    }
+
+    /// A proxy that may not act and knows of no record follows what the servers look like, as without failover.
+    fn stand_by(&mut self) {
+        let Some(entitlement) = &mut self.entitlement else { return };
+        let barred = entitlement.barred().filter(|_| entitlement.is_settled());
+        let bystander = barred.filter(|_| self.controller.record().is_none());
+        if bystander.is_some() && self.bystander.is_none() {
+            drop(self.cluster.appoint(Appointment::Free));
+        }
+        self.bystander = bystander;
+    }
+
+    fn show(&mut self) {
+        self.stand_by();
+        let mut new = View::of(&self.controller, self.mode);
+        if let Some(reason) = &self.bystander {
+            (new.mode, new.off_reason, new.held) = ("off", reason.clone(), String::new());
+        }
+        self.view.send_if_modified(|old| {
+            let changed = **old != new;
+            if changed {
+                *old = Arc::new(new);
+            }
+            changed
+        });
+    }
+}
+
+async fn changed(entitlement: &mut Option<Entitlement>) {
+    match entitlement {
+        Some(entitlement) => entitlement.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn changed_record(revision: Revision, text: &str) -> Option<Event> {
+    let record = serde_json::from_str(text).ok()?;
+    Some(Event::Changed { revision, record: Box::new(record) })
+}
+
+/// What a reading says: of the record, and of the other proxies in their sessions.
+fn read_event(
+    asked: Duration,
+    found: Found,
+    barred: Option<String>,
+    own: &ProxyId,
+) -> Result<Vec<Event>, String> {
+    let record = found.value.as_deref().map(serde_json::from_str).transpose();
+    let record = record.map_err(|error| format!("the record in the coordinator cannot be read: {error}"))?;
+    let others = found.sessions.iter().filter(|(proxy, _)| **proxy != own.0);
+    let mut events: Vec<_> = others
+        .filter_map(|(proxy, says)| {
+            Some(Event::Peer { from: ProxyId(proxy.clone()), message: super::peers::parse(says)? })
+        })
+        .collect();
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let proxies = found.sessions.into_keys().map(ProxyId).collect();
+    let read = ReadRecord { asked, revision: found.revision, record, proxies, barred, wall };
+    events.insert(0, Event::Read(Box::new(read)));
+    Ok(events)
+}
+
+fn swapped(cas: Cas) -> Swap {
+    match cas {
+        Cas::Won { revision } => Swap::Won { revision },
+        Cas::Lost { revision, value } => {
+            let record = value.and_then(|text| serde_json::from_str(&text).ok());
+            Swap::Lost { revision, record: record.map(Box::new) }
+        }
+    }
+}
+
+const READS_IN_LEASE: u32 = 3;

@@ -1,0 +1,171 @@
+//! Moves the primary's place: does what the controller in `router::failover` decides.
+//!
+//! The controller is fed from the cluster task's observations and answers with actions; this module runs them, on
+//! servers ([`hand`]), in the coordinator ([`coordinator`]), and towards the sessions ([`service`]), and reports what
+//! came of each.
+
+pub mod coordinator;
+mod engine;
+mod fence;
+mod hand;
+mod operations;
+mod peers;
+mod preflight;
+mod repoint;
+mod service;
+mod steps;
+mod view;
+mod words;
+
+use std::sync::Arc;
+
+use pointsman_config::{Config, CoordinationBackend, FailoverMode};
+use pointsman_router::discover::{Appointment, Observation};
+use pointsman_router::failover::{Controller, ProxyId, Settings};
+use tokio::sync::{mpsc, watch};
+
+pub use self::hand::{Hands, Realm};
+pub use self::operations::Operations;
+pub use self::view::View;
+
+use self::coordinator::{Coordinator, CoordinatorError, Etcd, Local, Locks};
+use self::engine::Engine;
+use self::service::Sessions;
+use crate::cluster::{self, ServiceAccount};
+use crate::shared::Shared;
+
+/// The way to the failover engine.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub view: watch::Receiver<Arc<View>>,
+    /// None where failover is off.
+    pub operations: Option<Arc<Operations>>,
+}
+
+/// Events and observations that may wait for the engine.
+const MAX_WAITING: usize = 1024;
+
+/// Set, it lets the engine run before all of its promises are proven.
+const PREVIEW: &str = "POINTSMAN_FAILOVER_PREVIEW";
+
+/// Why nobody moves the primary's place, as far as the configuration says.
+pub fn off_reason(config: &Config) -> Option<String> {
+    if config.failover.mode == FailoverMode::Off {
+        return Some("failover.mode is off".into());
+    }
+    if std::env::var_os(PREVIEW).is_none() {
+        return Some("promotion is not available in this version".into());
+    }
+    if config.servers.len() < 2 {
+        return Some("there is only one server".into());
+    }
+    match config.coordination.backend {
+        CoordinationBackend::Local | CoordinationBackend::Etcd => None,
+        CoordinationBackend::Kubernetes => {
+            Some("coordination.backend = \"kubernetes\" is not available yet".into())
+        }
+    }
+}
+
+/// The queue through which the engine hears of what the monitors see.
+pub fn observations() -> (mpsc::Sender<Observation>, mpsc::Receiver<Observation>) {
+    mpsc::channel(MAX_WAITING)
+}
+
+/// A handle for a proxy that leaves the primary where it is.
+pub fn off(reason: String) -> Handle {
+    Handle { view: watch::channel(Arc::new(View::off(reason))).1, operations: None }
+}
+
+/// Starts the engine on the current runtime; writes are held until it has read the coordinator. Where the servers
+/// do not allow a promotion, the primary is left where it is, and the view says why.
+pub fn start(
+    shared: &Arc<Shared>,
+    account: &Arc<ServiceAccount>,
+    cluster: cluster::Handle,
+    observations: mpsc::Receiver<Observation>,
+) -> Handle {
+    let names = shared.config.servers.iter().map(|server| server.name.clone()).collect();
+    let (operations, asked) = Operations::new(names, cluster.clock);
+    let (sender, view) = watch::channel(Arc::new(View::off("the servers have not been looked at yet")));
+    let (shared, account) = (shared.clone(), account.clone());
+    let kept = operations.clone();
+    tokio::spawn(async move {
+        let reason = "the coordinator has not been read yet".into();
+        drop(cluster.appoint(Appointment::Nobody { epoch: 0, reason }));
+        if let Some(reason) = preflight::obstacle(&shared.config, &account).await {
+            tracing::warn!(reason, "there will be no failover");
+            sender.send_replace(Arc::new(View::off(reason)));
+            drop(cluster.appoint(Appointment::Free));
+            return;
+        }
+        let (shown, free) = (sender.clone(), cluster.clone());
+        let inlets = Inlets { observations, asked, operations: kept, view: sender };
+        match assemble(&shared, &account, cluster, inlets) {
+            Ok(engine) => engine.run().await,
+            Err(error) => {
+                tracing::error!(%error, "there will be no failover");
+                shown.send_replace(Arc::new(View::off(error.to_string())));
+                drop(free.appoint(Appointment::Free));
+            }
+        }
+    });
+    Handle { view, operations: Some(operations) }
+}
+
+/// What comes into the engine from outside, and what it shows.
+struct Inlets {
+    observations: mpsc::Receiver<Observation>,
+    asked: mpsc::Receiver<operations::Asked>,
+    operations: Arc<Operations>,
+    view: watch::Sender<Arc<View>>,
+}
+
+fn assemble(
+    shared: &Arc<Shared>,
+    account: &Arc<ServiceAccount>,
+    cluster: cluster::Handle,
+    inlets: Inlets,
+) -> Result<Engine, CoordinatorError> {
+    let config = &shared.config;
+    let proxy = ProxyId(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
+    let (settings, cluster_name) = (&config.coordination, &config.cluster);
+    let (coordinator, entitlement): (Arc<dyn Coordinator>, _) = match settings.backend {
+        CoordinationBackend::Etcd => {
+            let etcd =
+                Etcd::new(&settings.endpoints, &settings.prefix, cluster_name, &proxy.0, settings.lease)?;
+            (Arc::new(etcd), None)
+        }
+        CoordinationBackend::Local | CoordinationBackend::Kubernetes => {
+            let addresses: Vec<_> = config.servers.iter().map(|server| server.address.clone()).collect();
+            let locks = Locks::start(account, &addresses, cluster_name);
+            (Arc::new(Local::new(&settings.state_dir, cluster_name, &proxy.0)), Some(locks.entitlement()))
+        }
+    };
+    let (back, events) = mpsc::channel(MAX_WAITING);
+    let realm = Arc::new(Realm::new(config, account.clone(), cluster.clock));
+    let Inlets { observations, asked, operations, view } = inlets;
+    Ok(Engine {
+        controller: Controller::new(Settings::new(config, proxy.clone())),
+        proxy,
+        hands: Hands::start(&realm, &back),
+        coordinator,
+        entitlement,
+        sessions: Sessions::new(shared.clone(), cluster.clone()),
+        cluster,
+        observations,
+        events,
+        back,
+        asked,
+        operations,
+        view,
+        mode: match config.failover.mode {
+            FailoverMode::Automatic => "automatic",
+            FailoverMode::Manual => "manual",
+            FailoverMode::Off => "off",
+        },
+        lease: config.coordination.lease,
+        says: String::new(),
+        bystander: None,
+    })
+}

@@ -1,0 +1,151 @@
+//! Makes a server follow another one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pointsman_router::discover::{Receiver, Report};
+use pointsman_router::gtid::GtidSet;
+use pointsman_router::intent::Flavour;
+use pointsman_router::topology::ServerId;
+
+use super::steps::{StepFailure, Work};
+use super::words::{self, Login, SemiSyncRole, Source};
+use crate::cluster::connection::split_address;
+
+/// Stops, points and starts the server; nothing is done where all is as it should be.
+pub(super) async fn repoint(work: &mut Work<'_>, source: ServerId, acker: bool) -> Result<(), StepFailure> {
+    let flavour = work.flavour();
+    let address = work.realm.address(source).to_owned();
+    let (host, port) = split_address(&address)
+        .ok_or_else(|| StepFailure::refused(format!("expected host:port as address, got \"{address}\"")))?;
+    work.subject.forget();
+    let report = work.report().await?;
+    if report.channels().len() > 1 {
+        return Err(work.stopped("replicates over several channels"));
+    }
+    let role = if acker { SemiSyncRole::Acker } else { SemiSyncRole::None };
+    if follows(&report, &host, port) && report.semi_sync.replica == acker && !report.semi_sync.source {
+        return Ok(());
+    }
+    let is_new = !report.replicates();
+    if is_new {
+        refuse_errant(work, source).await?;
+        work.change(words::read_only(flavour)).await?;
+        if let Some(sql) = words::continue_from(flavour, &report.executed) {
+            work.change(&sql).await?;
+        }
+    } else {
+        work.stop_receiver(&report).await?;
+        work.change(words::stop_replication(flavour)).await?;
+    }
+    work.take_role(role).await?;
+    if is_new || !points_to(&report, &host, port) {
+        let channel = report.channels().first();
+        let login = is_new.then(|| Login {
+            user: &work.realm.replication_user,
+            password: &work.realm.replication_password,
+            tls: work.realm.replication_tls,
+        });
+        let source = Source {
+            host: &host,
+            port,
+            login,
+            heartbeat: channel.and_then(|channel| channel.pulse).map_or(HEARTBEAT, |pulse| pulse.period),
+            channel: channel.map_or("", |channel| channel.name.as_str()),
+        };
+        let sql = words::change_source(flavour, &source);
+        work.change(&sql).await?;
+    }
+    work.change(words::start_replication(flavour)).await
+}
+
+fn points_to(report: &Report, host: &str, port: u16) -> bool {
+    let same = |name: &str| name.eq_ignore_ascii_case(host);
+    report.channels().iter().any(|channel| same(&channel.source_host) && channel.source_port == port)
+}
+
+fn follows(report: &Report, host: &str, port: u16) -> bool {
+    let runs =
+        report.channels().iter().all(|channel| channel.receiver != Receiver::Stopped && channel.applies);
+    points_to(report, host, port) && runs
+}
+
+/// A server that has been a primary may hold what its successor does not; MySQL would replicate all the same.
+async fn refuse_errant(work: &mut Work<'_>, source: ServerId) -> Result<(), StepFailure> {
+    let flavour = work.flavour();
+    let sql = words::logged(flavour);
+    let own = text(work.ask(sql).await?);
+    let limit = work.left();
+    let address = work.realm.address(source).to_owned();
+    let name = work.realm.name(source).to_owned();
+    let failed = |error| StepFailure::refused(format!("{name} cannot be compared with: {error}"));
+    let mut other = work.realm.account.connect(&address, limit).await.map_err(failed)?;
+    let theirs = text(other.rows(sql, limit).await.map_err(failed)?);
+    let errant = errant(flavour, &own, &theirs).map_err(StepFailure::refused)?;
+    if errant.is_empty() {
+        return Ok(());
+    }
+    Err(StepFailure::refused(format!("holds transactions that {name} does not have: {errant}")))
+}
+
+fn text(rows: Vec<crate::cluster::Record>) -> String {
+    rows.first().and_then(|row| row.at(0)).unwrap_or_default()
+}
+
+/// What one server has logged that the other has not.
+///
+/// MariaDB's numbers run on over all servers, so a number alone proves nothing: the state of the binary log names
+/// the last one of each server.
+pub(super) fn errant(flavour: Flavour, own: &str, theirs: &str) -> Result<String, String> {
+    match flavour {
+        Flavour::Mysql => {
+            let parse = |text| GtidSet::parse(flavour, text).map_err(|error| error.to_string());
+            Ok(parse(own)?.subtract(&parse(theirs)?).to_string())
+        }
+        Flavour::Mariadb => {
+            let (own, theirs) = (last_by_writer(own)?, last_by_writer(theirs)?);
+            let missing =
+                own.into_iter().filter(|(writer, last)| theirs.get(writer).is_none_or(|known| known < last));
+            let missing: Vec<_> =
+                missing.map(|((domain, server), last)| format!("{domain}-{server}-{last}")).collect();
+            Ok(missing.join(","))
+        }
+    }
+}
+
+fn last_by_writer(state: &str) -> Result<BTreeMap<(u32, u32), u64>, String> {
+    let parse = |element: &str| {
+        let mut parts = element.splitn(3, '-');
+        let domain = parts.next()?.parse().ok()?;
+        let server = parts.next()?.parse().ok()?;
+        Some(((domain, server), parts.next()?.parse().ok()?))
+    };
+    let elements = state.split(',').map(str::trim).filter(|element| !element.is_empty());
+    elements
+        .map(|element| parse(element).ok_or_else(|| format!("expected a GTID, got \"{element}\"")))
+        .collect()
+}
+
+/// Of a server that has not replicated before.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errant_transactions() {
+        let check = |flavour, own: &str, theirs: &str, expected: &str| {
+            assert_eq!(errant(flavour, own, theirs).as_deref(), Ok(expected), "{own} against {theirs}");
+        };
+        check(Flavour::Mariadb, "0-1-100", "0-1-100,0-2-110", "");
+        // A tail that nobody received: the number alone would look old.
+        check(Flavour::Mariadb, "0-1-105", "0-1-100,0-2-110", "0-1-105");
+        check(Flavour::Mariadb, "0-1-100,0-3-7", "0-1-100,0-2-110", "0-3-7");
+        check(Flavour::Mariadb, "", "0-1-100", "");
+        let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        check(Flavour::Mysql, &format!("{uuid}:1-5"), &format!("{uuid}:1-9"), "");
+        check(Flavour::Mysql, &format!("{uuid}:1-9"), &format!("{uuid}:1-5"), &format!("{uuid}:6-9"));
+        assert!(errant(Flavour::Mariadb, "0-1-x", "").is_err());
+    }
+}

@@ -1,0 +1,276 @@
+//! What is said to servers to stop, point, start and promote them, in the words of either flavour.
+
+use std::time::Duration;
+
+use pointsman_config::Secret;
+use pointsman_router::gtid::GtidSet;
+use pointsman_router::intent::Flavour;
+
+use crate::cluster::epoch::quote;
+
+/// How a replica reaches its source.
+#[derive(Debug)]
+pub(super) struct Source<'a> {
+    pub(super) host: &'a str,
+    pub(super) port: u16,
+    /// None keeps what the replica has used up to now.
+    pub(super) login: Option<Login<'a>>,
+    pub(super) heartbeat: Duration,
+    pub(super) channel: &'a str,
+}
+
+/// The account of a replica that did not replicate before.
+#[derive(Debug)]
+pub(super) struct Login<'a> {
+    pub(super) user: &'a str,
+    pub(super) password: &'a Secret,
+    pub(super) tls: bool,
+}
+
+/// What a server does in semi-synchronous replication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SemiSyncRole {
+    /// Waits for so many acknowledgements, for ever.
+    Source {
+        wait_for: u32,
+    },
+    Acker,
+    None,
+}
+
+pub(super) fn start_applier(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "START SLAVE SQL_THREAD",
+        Flavour::Mysql => "START REPLICA SQL_THREAD",
+    }
+}
+
+pub(super) fn stop_applier(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "STOP SLAVE SQL_THREAD",
+        Flavour::Mysql => "STOP REPLICA SQL_THREAD",
+    }
+}
+
+pub(super) fn stop_receiver(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "STOP SLAVE IO_THREAD",
+        Flavour::Mysql => "STOP REPLICA IO_THREAD",
+    }
+}
+
+pub(super) fn stop_replication(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "STOP SLAVE",
+        Flavour::Mysql => "STOP REPLICA",
+    }
+}
+
+pub(super) fn start_replication(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "START SLAVE",
+        Flavour::Mysql => "START REPLICA",
+    }
+}
+
+pub(super) fn forget_source(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "RESET SLAVE ALL",
+        Flavour::Mysql => "RESET REPLICA ALL",
+    }
+}
+
+pub(super) fn without_delay(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "CHANGE MASTER TO MASTER_DELAY=0",
+        Flavour::Mysql => "CHANGE REPLICATION SOURCE TO SOURCE_DELAY=0",
+    }
+}
+
+/// Asks for the id of the receiving thread, where stopping it may hang and a KILL helps: MariaDB's tells a source
+/// that does not answer that it is leaving (`kill_connection` in `sql/semisync_slave.cc`).
+pub(super) fn receiver_thread(flavour: Flavour) -> Option<&'static str> {
+    match flavour {
+        Flavour::Mariadb => Some("SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND = 'Slave_IO'"),
+        Flavour::Mysql => None,
+    }
+}
+
+/// Makes the server refuse writes, for all but privileged accounts on MariaDB, which has nothing stronger.
+pub(super) fn read_only(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "SET GLOBAL read_only = 1",
+        Flavour::Mysql => "SET GLOBAL super_read_only = 1",
+    }
+}
+
+pub(super) fn writable(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "SET GLOBAL read_only = 0",
+        Flavour::Mysql => "SET GLOBAL super_read_only = 0, GLOBAL read_only = 0",
+    }
+}
+
+/// Lets the service account write while everybody else is refused.
+pub(super) fn writable_for_us(flavour: Flavour) -> Option<&'static str> {
+    match flavour {
+        Flavour::Mariadb => None,
+        // It leaves read_only as it is, which is on wherever this one was.
+        Flavour::Mysql => Some("SET GLOBAL super_read_only = 0"),
+    }
+}
+
+/// Answers 0 when the position is applied, anything else when it is not within `limit`.
+pub(super) fn wait_applied(flavour: Flavour, position: &GtidSet, limit: Duration) -> String {
+    let (position, seconds) = (position.to_string(), limit.as_secs_f64());
+    match flavour {
+        Flavour::Mariadb => format!("SELECT MASTER_GTID_WAIT('{position}', {seconds:.3})"),
+        Flavour::Mysql => format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{position}', {seconds:.3})"),
+    }
+}
+
+/// How the applying thread says that nothing is left in its relay log.
+pub(super) fn is_idle(state: &str) -> bool {
+    state.contains("has read all relay log")
+}
+
+pub(super) fn applier_state(flavour: Flavour) -> &'static [&'static str] {
+    match flavour {
+        Flavour::Mariadb => &["Slave_SQL_Running_State"],
+        Flavour::Mysql => &["Replica_SQL_Running_State", "Slave_SQL_Running_State"],
+    }
+}
+
+/// The statements that give a server its role; the source's first, so that it never acknowledges without it.
+pub(super) fn take_role(flavour: Flavour, role: SemiSyncRole) -> Vec<String> {
+    let (source, replica, timeout_ms) = match flavour {
+        Flavour::Mariadb => ("master", "slave", MARIADB_FOREVER_MS),
+        Flavour::Mysql => ("source", "replica", MYSQL_FOREVER_MS),
+    };
+    let set = |name: String, value: u64| format!("SET GLOBAL rpl_semi_sync_{name} = {value}");
+    match role {
+        SemiSyncRole::Source { wait_for } => {
+            let mut statements = vec![
+                set(format!("{replica}_enabled"), 0),
+                set(format!("{source}_timeout"), timeout_ms),
+                format!("SET GLOBAL rpl_semi_sync_{source}_wait_point = AFTER_SYNC"),
+                match flavour {
+                    Flavour::Mariadb => set("master_wait_no_slave".into(), 1),
+                    Flavour::Mysql => set("source_wait_no_replica".into(), 1),
+                },
+            ];
+            if flavour == Flavour::Mysql {
+                statements.push(set("source_wait_for_replica_count".into(), u64::from(wait_for.max(1))));
+            }
+            statements.push(set(format!("{source}_enabled"), 1));
+            statements
+        }
+        SemiSyncRole::Acker => {
+            vec![set(format!("{source}_enabled"), 0), set(format!("{replica}_enabled"), 1)]
+        }
+        SemiSyncRole::None => {
+            vec![set(format!("{source}_enabled"), 0), set(format!("{replica}_enabled"), 0)]
+        }
+    }
+}
+
+/// Points a stopped server at its source, by GTID.
+pub(super) fn change_source(flavour: Flavour, source: &Source<'_>) -> String {
+    let host = quote(source.host);
+    let (port, heartbeat) = (source.port, source.heartbeat.as_secs_f64());
+    let word = match flavour {
+        Flavour::Mariadb => "MASTER",
+        Flavour::Mysql => "SOURCE",
+    };
+    let mut options = vec![
+        format!("{word}_HOST={host}"),
+        format!("{word}_PORT={port}"),
+        format!("{word}_CONNECT_RETRY=1"),
+        format!("{word}_HEARTBEAT_PERIOD={heartbeat:.3}"),
+    ];
+    options.push(match flavour {
+        Flavour::Mariadb => "MASTER_USE_GTID=slave_pos".to_owned(),
+        Flavour::Mysql => "SOURCE_AUTO_POSITION=1".to_owned(),
+    });
+    if let Some(login) = &source.login {
+        options.push(format!("{word}_USER={}", quote(login.user)));
+        options.push(format!("{word}_PASSWORD={}", quote(login.password.expose())));
+        options.push(format!("{word}_SSL={}", u8::from(login.tls)));
+        if flavour == Flavour::Mysql {
+            // Without TLS the password can only be sent with the source's key.
+            options.push("GET_SOURCE_PUBLIC_KEY=1".to_owned());
+        }
+    }
+    let options = options.join(", ");
+    match flavour {
+        Flavour::Mariadb if source.channel.is_empty() => format!("CHANGE MASTER TO {options}"),
+        Flavour::Mariadb => format!("CHANGE MASTER {} TO {options}", quote(source.channel)),
+        Flavour::Mysql => {
+            format!("CHANGE REPLICATION SOURCE TO {options} FOR CHANNEL {}", quote(source.channel))
+        }
+    }
+}
+
+/// What a former primary has to be told before it replicates: where its own writes ended.
+pub(super) fn continue_from(flavour: Flavour, executed: &GtidSet) -> Option<String> {
+    match flavour {
+        Flavour::Mariadb => Some(format!("SET GLOBAL gtid_slave_pos = '{executed}'")),
+        Flavour::Mysql => None,
+    }
+}
+
+/// Everything that the server's binary log has ever held: for each domain and server the last number, or a set.
+pub(super) fn logged(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "SELECT @@global.gtid_binlog_state",
+        Flavour::Mysql => "SELECT @@global.gtid_executed",
+    }
+}
+
+/// The longest that MariaDB takes: 49 days.
+const MARIADB_FOREVER_MS: u64 = 4_294_967_295;
+const MYSQL_FOREVER_MS: u64 = 4_294_967_295;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources() {
+        let secret = Secret::new("it's \\ secret");
+        let login = Login { user: "replication", password: &secret, tls: false };
+        let source = Source {
+            host: "db-2",
+            port: 3306,
+            login: Some(login),
+            heartbeat: Duration::from_millis(100),
+            channel: "",
+        };
+        assert_eq!(
+            change_source(Flavour::Mariadb, &source),
+            "CHANGE MASTER TO MASTER_HOST='db-2', MASTER_PORT=3306, MASTER_CONNECT_RETRY=1, \
+             MASTER_HEARTBEAT_PERIOD=0.100, MASTER_USE_GTID=slave_pos, MASTER_USER='replication', \
+             MASTER_PASSWORD='it''s \\\\ secret', MASTER_SSL=0"
+        );
+        let source = Source { login: None, channel: "main", ..source };
+        assert_eq!(
+            change_source(Flavour::Mysql, &source),
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST='db-2', SOURCE_PORT=3306, SOURCE_CONNECT_RETRY=1, \
+             SOURCE_HEARTBEAT_PERIOD=0.100, SOURCE_AUTO_POSITION=1 FOR CHANNEL 'main'"
+        );
+    }
+
+    #[test]
+    fn a_source_is_ready_to_wait_before_it_waits() {
+        let statements = take_role(Flavour::Mariadb, SemiSyncRole::Source { wait_for: 1 });
+        assert_eq!(
+            statements.last().map(String::as_str),
+            Some("SET GLOBAL rpl_semi_sync_master_enabled = 1")
+        );
+        assert!(statements[0].contains("slave_enabled = 0"));
+        let statements = take_role(Flavour::Mysql, SemiSyncRole::Source { wait_for: 2 });
+        assert!(
+            statements.iter().any(|sql| sql == "SET GLOBAL rpl_semi_sync_source_wait_for_replica_count = 2")
+        );
+    }
+}
