@@ -43,6 +43,8 @@ fn lossless(flavour: Flavour) -> Options {
 struct Team {
     hands: Hands,
     events: Mutex<mpsc::Receiver<Event>>,
+    /// What came for steps that others wait for.
+    done: Mutex<Vec<(StepId, Result<Done, StepError>)>>,
     next: std::sync::atomic::AtomicU64,
     clock: Clock,
 }
@@ -64,7 +66,7 @@ impl Team {
         let realm = Arc::new(Realm::new(&config, Arc::new(ServiceAccount::new(&config)), clock));
         let (sender, events) = mpsc::channel(64);
         let hands = Hands::start(&realm, &sender);
-        Self { hands, events: Mutex::new(events), next: 1.into(), clock }
+        Self { hands, events: Mutex::new(events), done: Mutex::default(), next: 1.into(), clock }
     }
 
     async fn run_within(
@@ -77,11 +79,16 @@ impl Team {
         let id = StepId(self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         self.hands.order(StepOrder { id, server: ServerId(server), step, epoch: 1, expires, timeout: limit });
         loop {
-            let event = self.events.lock().await.recv().await;
-            if let Some(Event::StepDone { id: done, result }) = event
-                && done == id
-            {
-                return result;
+            let mut events = self.events.lock().await;
+            let mut done = self.done.lock().await;
+            if let Some(at) = done.iter().position(|(of, _)| *of == id) {
+                return done.swap_remove(at).1;
+            }
+            drop(done);
+            match events.recv().await {
+                Some(Event::StepDone { id, result }) => self.done.lock().await.push((id, result)),
+                Some(_) => {}
+                None => return Err(StepError::NotDone("the hands are gone".into())),
             }
         }
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::connection::{ConnectionError, Record, ServiceAccount, ServiceConnection};
 use super::epoch;
-use super::flavour::{self, Flavour, SEMI_SYNC_SQL, VERSION_SQL};
+use super::flavour::{self, CLOCK_SQL, Flavour, SEMI_SYNC_SQL, VERSION_SQL};
 
 /// How often slowly changing facts are asked for.
 const SLOW_FACTS_EVERY: Duration = Duration::from_secs(1);
@@ -78,7 +78,11 @@ impl Subject {
             };
         }
         match self.depth {
-            Depth::All => self.flavour.add_life(&answers[0], &mut report),
+            Depth::All => {
+                let life = answers.get(2).map(Vec::as_slice).unwrap_or_default();
+                let after = answers.get(3).and_then(|rows| rows.first());
+                self.flavour.add_life(life, after, &mut report);
+            }
             // Nobody can tell lives apart: each connection is taken for one of its own, which is safe.
             Depth::NoLife | Depth::Identity { .. } => report.incarnation = self.serial,
         }
@@ -111,7 +115,8 @@ impl Subject {
             let (identity, replication) = (self.flavour.identity_sql(), self.flavour.replication_sql());
             let (sql, next) = match &self.depth {
                 Depth::All => {
-                    (format!("{identity}; {replication}; {}", self.flavour.life_sql()), Some(Depth::NoLife))
+                    let life = self.flavour.life_sql();
+                    (format!("{identity}; {replication}; {life}; {CLOCK_SQL}"), Some(Depth::NoLife))
                 }
                 Depth::NoLife => (format!("{identity}; {replication}"), None),
                 Depth::Identity { .. } => {

@@ -55,8 +55,8 @@ impl Flavour for Mariadb {
 
     /// The sources' heartbeats are in the replication status already.
     fn life_sql(&self) -> &'static str {
-        "SELECT '' AS channel, (SELECT UNIX_TIMESTAMP() - VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
-         WHERE VARIABLE_NAME = 'UPTIME') AS started, (SELECT MAX(ID) FROM information_schema.PROCESSLIST \
+        "SELECT '' AS channel, UNIX_TIMESTAMP() AS now, (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+         WHERE VARIABLE_NAME = 'UPTIME') AS uptime, (SELECT MAX(ID) FROM information_schema.PROCESSLIST \
          WHERE COMMAND = 'Slave_SQL') AS applier"
     }
 

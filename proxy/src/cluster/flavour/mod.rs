@@ -33,19 +33,20 @@ pub trait Flavour: Debug + Send + Sync {
     /// When a position in them is no position.
     fn report(&self, identity: &Record, channels: Option<&[Record]>) -> Result<Report, GtidError>;
 
-    /// A statement that answers with one row per channel, or one without any: `started`, when the server was started,
-    /// `applier`, the id of the applying thread, and what is heard from the source of `channel`: `beat` and `period`.
+    /// A statement that answers with one row per channel, or one without any: `now` and `uptime` in seconds, `applier`,
+    /// the id of the applying thread, and what is heard from the source of `channel`: `beat` and `period`.
     fn life_sql(&self) -> &'static str;
 
-    /// Adds to `report` what the answer to [`Flavour::life_sql`] says.
-    fn add_life(&self, rows: &[Record], report: &mut Report) {
+    /// Adds to `report` what the answer to [`Flavour::life_sql`] says; `after` is what [`CLOCK_SQL`] answered behind it.
+    fn add_life(&self, rows: &[Record], after: Option<&Record>, report: &mut Report) {
         if let Replication::Channels(channels) = &mut report.replication {
             for channel in channels {
                 let own = rows.iter().find(|row| row.text_or_empty(&["channel"]) == channel.name);
                 channel.pulse = channel.pulse.or_else(|| pulse(own?));
             }
         }
-        report.incarnation = rows.first().map_or(0, incarnation);
+        let after = after.and_then(|row| row.number(&["now"]));
+        report.incarnation = rows.first().map_or(0, |row| incarnation(row, after));
     }
 
     /// Reads the answers to [`SEMI_SYNC_SQL`].
@@ -76,9 +77,15 @@ pub fn of(version: &Record) -> &'static dyn Flavour {
     if says("version") || says("comment") { &Mariadb } else { &Mysql }
 }
 
-/// The life of server and applier: the same number for whoever asks.
-fn incarnation(row: &Record) -> u64 {
-    let started: u64 = row.number(&["started"]).unwrap_or_default();
+/// Asks for the server's clock once more: where its second has changed, `uptime` is of one or of the other.
+pub const CLOCK_SQL: &str = "SELECT UNIX_TIMESTAMP() AS now";
+
+/// The life of server and applier: the same number for whoever asks; 0, "as before", where it cannot be told.
+fn incarnation(row: &Record, after: Option<u64>) -> u64 {
+    let now: Option<u64> = row.number(&["now"]);
+    let uptime: Option<u64> = row.number(&["uptime"]);
+    let (Some(now), Some(uptime)) = (now.filter(|_| now == after), uptime) else { return 0 };
+    let started = now.saturating_sub(uptime);
     let applier: u64 = row.number(&["applier"]).unwrap_or_default();
     (started << APPLIER_BITS) | (applier & ((1 << APPLIER_BITS) - 1))
 }

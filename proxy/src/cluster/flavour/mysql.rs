@@ -57,8 +57,8 @@ impl Flavour for Mysql {
 
     fn life_sql(&self) -> &'static str {
         "SELECT s.CHANNEL_NAME AS channel, UNIX_TIMESTAMP(s.LAST_HEARTBEAT_TIMESTAMP) AS beat, \
-         c.HEARTBEAT_INTERVAL AS period, (SELECT UNIX_TIMESTAMP() - VARIABLE_VALUE \
-         FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime') AS started, \
+         c.HEARTBEAT_INTERVAL AS period, UNIX_TIMESTAMP() AS now, (SELECT VARIABLE_VALUE \
+         FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime') AS uptime, \
          (SELECT MAX(t.PROCESSLIST_ID) FROM performance_schema.threads t \
          WHERE t.NAME = 'thread/sql/replica_sql') AS applier FROM (SELECT 1) one \
          LEFT JOIN performance_schema.replication_connection_status s ON TRUE \
