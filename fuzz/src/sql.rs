@@ -69,5 +69,5 @@ pub fn classify(data: &[u8]) {
 
 /// A byte that no statement here needs.
 const SEPARATOR: u8 = 0;
-const READS: [&str; 9] =
-    ["select", "with", "values", "value", "table", "show", "desc", "describe", "explain"];
+const READS: [&str; 10] =
+    ["select", "with", "values", "value", "table", "show", "desc", "describe", "explain", "do"];
