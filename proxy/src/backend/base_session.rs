@@ -45,8 +45,8 @@ impl CharacterSet {
     }
 }
 
-/// Whether a collation is one of a character set; both in quotes.
-fn is_of(collation: &str, charset: &str) -> bool {
+/// Whether a collation is one of a character set; with or without quotes.
+pub fn is_of(collation: &str, charset: &str) -> bool {
     let charset = charset.trim_matches('\'');
     let rest = collation.trim_matches('\'').strip_prefix(charset);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::connection::{ConnectionError, ServiceConnection, is_on};
 use super::flavour::Flavour;
+use crate::backend::base_session::is_of;
 use crate::shared::SessionDefaults;
 
 /// Global values by variable.
@@ -84,7 +85,7 @@ pub(super) fn compare(primary: &Values, replicas: &[Values]) -> SessionDefaults 
 fn names(values: &Values) -> Option<String> {
     let client = values.get("character_set_client")?;
     let collation = values.get("collation_connection")?;
-    let whole = values.get("character_set_results") == Some(client) && collation.starts_with(client.as_str());
+    let whole = values.get("character_set_results") == Some(client) && is_of(collation, client);
     whole.then(|| format!("NAMES {} COLLATE {}", literal(client), literal(collation)))
 }
 

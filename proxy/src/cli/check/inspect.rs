@@ -9,6 +9,7 @@ use super::accounts::Account;
 use super::grants::Grants;
 use crate::cluster::connection::ConnectionError;
 use crate::cluster::flavour::{self, Flavour, SEMI_SYNC_SQL, VERSION_SQL};
+use crate::cluster::subject::ProbeError;
 use crate::cluster::{Record, ServiceAccount, ServiceConnection};
 
 /// How long one question may take.
@@ -34,17 +35,6 @@ pub(super) struct Inspected {
     pub(super) accounts: Option<Vec<Account>>,
 }
 
-/// Why there is nothing to judge.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum InspectError {
-    #[error(transparent)]
-    Connection(#[from] ConnectionError),
-    #[error("expected one row about the server, got none")]
-    NoAnswer,
-    #[error(transparent)]
-    Position(#[from] pointsman_router::gtid::GtidError),
-}
-
 /// Asks the server at `address`.
 ///
 /// # Errors
@@ -54,10 +44,10 @@ pub(super) async fn inspect(
     account: &ServiceAccount,
     name: &str,
     address: &str,
-) -> Result<Inspected, InspectError> {
+) -> Result<Inspected, ProbeError> {
     let mut connection = account.connect(address, LIMIT).await?;
     let version = connection.rows(VERSION_SQL, LIMIT).await?;
-    let words = flavour::of(version.first().ok_or(InspectError::NoAnswer)?);
+    let words = flavour::of(version.first().ok_or(ProbeError::NoAnswer)?);
     let mut inspected = Inspected {
         name: name.to_owned(),
         report: report(&mut connection, words).await?,
@@ -65,7 +55,7 @@ pub(super) async fn inspect(
         ..Inspected::default()
     };
     let who = connection.rows("SELECT CURRENT_USER(), USER()", LIMIT).await?;
-    let who = who.first().ok_or(InspectError::NoAnswer)?;
+    let who = who.first().ok_or(ProbeError::NoAnswer)?;
     inspected.current_user = who.at(0).unwrap_or_default();
     inspected.seen_from =
         who.at(1).and_then(|user| Some(user.rsplit_once('@')?.1.to_owned())).unwrap_or_default();
@@ -76,14 +66,14 @@ pub(super) async fn inspect(
     Ok(inspected)
 }
 
-async fn report(connection: &mut ServiceConnection, words: &dyn Flavour) -> Result<Report, InspectError> {
+async fn report(connection: &mut ServiceConnection, words: &dyn Flavour) -> Result<Report, ProbeError> {
     let channels = match connection.rows(words.replication_sql(), LIMIT).await {
         Ok(rows) => Ok(rows),
         Err(ConnectionError::Server { code, message }) => Err(Replication::Hidden { code, message }),
         Err(error) => return Err(error.into()),
     };
     let identity = connection.rows(words.identity_sql(), LIMIT).await?;
-    let identity = identity.first().ok_or(InspectError::NoAnswer)?;
+    let identity = identity.first().ok_or(ProbeError::NoAnswer)?;
     let mut report = words.report(identity, channels.as_deref().ok())?;
     if let Err(hidden) = channels {
         report.replication = hidden;
@@ -96,7 +86,7 @@ fn pairs(rows: &[Record]) -> BTreeMap<String, String> {
     rows.iter().filter_map(|row| Some((row.at(0)?.to_lowercase(), row.at(1)?))).collect()
 }
 
-async fn non_transactional(connection: &mut ServiceConnection) -> Result<(Vec<String>, usize), InspectError> {
+async fn non_transactional(connection: &mut ServiceConnection) -> Result<(Vec<String>, usize), ProbeError> {
     let sql = "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME, ' (', ENGINE, ')') FROM information_schema.TABLES \
                WHERE TABLE_TYPE = 'BASE TABLE' AND ENGINE NOT IN ('InnoDB', 'ROCKSDB', 'TokuDB', 'ndbcluster') \
                AND TABLE_SCHEMA NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema') ORDER BY 1";

@@ -18,10 +18,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use self::finding::{Finding, Fix, Level};
-use self::inspect::{InspectError, Inspected, inspect};
+use self::inspect::{Inspected, inspect};
 use super::exit::{Exit, Failure, Outcome};
 use super::output::{Format, note};
 use super::settings::SettingsArgs;
+use crate::cluster::subject::ProbeError;
 use crate::cluster::{ConnectionError, ServiceAccount};
 
 #[derive(Debug, Args)]
@@ -140,7 +141,7 @@ impl Picture {
     }
 }
 
-fn unreachable(name: &str, error: &InspectError) -> Finding {
+fn unreachable(name: &str, error: &ProbeError) -> Finding {
     Finding::new(name, Level::Error, "connect", error.to_string())
 }
 
