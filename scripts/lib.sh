@@ -85,17 +85,33 @@ need_mysql() {
   "$ROOT/scripts/mysql"
 }
 
+# What failed, told again at the end, where it is looked for first.
+RECAP=
+MOST_RECALLED=40
+
+# recall NAME : takes what is on the standard input for the words on a failure.
+recall() {
+  RECAP+="
+-- FAILED: $1
+$(cut -c -400 | tail -n "$MOST_RECALLED")
+"
+}
+
 # check NAME COMMAND... : counts as one passed or failed.
 check() {
-  local name=$1
+  local name=$1 log status=0
   shift
   say "$name"
-  if "$@"; then
+  log=$(logged)
+  "$@" 2>&1 | tee "$log" || status=$?
+  if [ $status = 0 ]; then
     PASSED=$((PASSED + 1))
   else
     FAILED=$((FAILED + 1))
     echo "FAILED: $name"
+    recall "$name" <"$log"
   fi
+  rm -f "$log"
 }
 
 # tests NAME COMMAND... : counts the tests that the command reports, in the form of cargo test or of conclude.
@@ -103,26 +119,41 @@ tests() {
   local name=$1 log status=0 counts
   shift
   say "$name"
-  mkdir -p "$TARGET"
-  log=$(mktemp "$TARGET/tests.XXXXXX")
+  log=$(logged)
   "$@" 2>&1 | tee "$log" || status=$?
   counts=$(awk '/^test result: / { for (i = 1; i < NF; i++) {
       if ($(i + 1) ~ /^passed/) passed += $i
       if ($(i + 1) ~ /^failed/) failed += $i } }
     /^[0-9]+ passed, [0-9]+ failed$/ { passed += $1; failed += $3 }
     END { print passed + 0, failed + 0 }' "$log")
-  rm -f "$log"
   # Something that is not a test failed: it did not compile, or a test ended the process.
   if [ "$status" != 0 ] && [ "${counts#* }" = 0 ]; then
     counts="${counts% *} 1"
   fi
-  [ "$status" = 0 ] || echo "FAILED: $name"
+  if [ "$status" != 0 ]; then
+    echo "FAILED: $name"
+    recall "$name" < <(reasons "$log")
+  fi
+  rm -f "$log"
   PASSED=$((PASSED + ${counts% *}))
   FAILED=$((FAILED + ${counts#* }))
 }
 
+logged() {
+  mkdir -p "$TARGET"
+  mktemp "$TARGET/output.XXXXXX"
+}
+
+# reasons LOG : the first lines of each failed test's own words, or the last lines where no test says anything.
+reasons() {
+  local found
+  found=$(awk '/^---- .* ----$/ { left = 12 } /^(failures:|test result: )/ { left = 0 } left-- > 0 && NF' "$1")
+  if [ -n "$found" ]; then echo "$found"; else cat "$1"; fi
+}
+
 # Prints the one line of the result and ends.
 conclude() {
+  [ -z "$RECAP" ] || printf '%s' "$RECAP"
   printf '\n%d passed, %d failed\n' "$PASSED" "$FAILED"
   [ "$FAILED" = 0 ] && [ "$PASSED" != 0 ]
   exit
