@@ -131,7 +131,9 @@ pub(super) async fn run(mut command: Command, program: &Path) -> Result<String, 
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let output_text = String::from_utf8_lossy(&output.stderr);
+    // Some installers complain on the standard output.
+    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    let output_text = String::from_utf8_lossy(said);
     Err(Error::Failed {
         program: program.to_owned(),
         status: output.status,

@@ -60,6 +60,8 @@ async fn fill_mariadb(programs: &Programs, data: &Path) -> Result<(), Error> {
     let installer = programs.installer();
     let mut command = Command::new(&installer);
     command.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+    // A machine need not be able to look up its own name.
+    command.arg("--skip-name-resolve");
     command.arg(joined("--datadir=", data)).args(dialect::storage_options(Flavour::Mariadb));
     if nix::unistd::geteuid().is_root() {
         command.arg("--user=root");
