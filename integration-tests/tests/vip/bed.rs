@@ -67,6 +67,9 @@ impl Bed {
                 state_dir(director)
             )));
         }
+        for server in ["r1", "r2", "r3"] {
+            drop(run(&format!("ip -n {server} addr del {VIP}/32 dev lo")));
+        }
         drop(run("ip -n r3 link set eth0 up; ip -n c neigh flush all"));
     }
 }

@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pointsman::vip::{Addresses, Handle, Ownership, Settings};
 use pointsman_config::{Forwarding, Scheduler, VipFallback};
 use pointsman_router::topology::{Role, ServerId, ServerView, State, Topology};
@@ -116,6 +118,11 @@ impl Director {
         }
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("a process");
+    }
+
     /// Ends it without a chance to clean up.
     pub(crate) fn kill(mut self) {
         self.end();
@@ -178,6 +185,15 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
                 handle.servers(Arc::new(topology), addresses);
                 Value::Null
             }
+            "unready" => {
+                handle.servers(Arc::default(), Addresses::new());
+                Value::Null
+            }
+            "own" => {
+                handle.own(ownership(rest));
+                Value::Null
+            }
+            "evict" => runtime.block_on(handle.evict(ServerId(rest.parse().expect("a number")))).into(),
             "leave" => {
                 runtime.block_on(handle.leave());
                 Value::Null

@@ -2,11 +2,17 @@
 //! clients see. The tests run in a guest (`scripts/vm`), which this file starts once for all of them.
 
 #![expect(clippy::disallowed_methods, reason = "plain threads in namespaces: nothing here is on a runtime")]
-#![expect(clippy::print_stderr, reason = "the fault of a test run is its output")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "figures and faults of a test run are its output"
+)]
 
 mod bed;
 mod director;
+mod moving;
 mod others;
+mod scale;
 mod serving;
 
 use std::env;
@@ -35,6 +41,14 @@ const CASES: &[(&str, Case)] = &[
     ("11 what belongs to others stays", others::foreign),
     ("12 tampering is repaired", others::tampering),
     ("13 kill, restart and leave", others::restart),
+    ("14 nothing known after a restart", others::partial),
+    ("16 the director dies or freezes", moving::crash),
+    ("17 no lease store", moving::no_lease),
+    ("18 direct routing", serving::direct),
+    ("19 scale", scale::scale),
+    ("20 privileges", others::privileges),
+    ("the program", others::program),
+    ("a candidate for promotion loses its connections", serving::evict),
 ];
 
 fn main() -> ExitCode {
@@ -76,12 +90,20 @@ fn run_cases() -> ExitCode {
         let case = *case;
         Trial::test(*name, move || {
             bed.build();
-            let outcome = case(bed);
-            bed.clean();
-            outcome
+            let _cleaned = Cleaned(bed);
+            case(bed)
         })
     };
     libtest_mimic::run(&arguments, CASES.iter().map(trial).collect()).exit_code()
+}
+
+/// Cleans up also after a case that has panicked, so that the next one finds the bed as it expects it.
+struct Cleaned(&'static Bed);
+
+impl Drop for Cleaned {
+    fn drop(&mut self) {
+        self.0.clean();
+    }
 }
 
 const IN_GUEST: &str = "POINTSMAN_IN_GUEST";

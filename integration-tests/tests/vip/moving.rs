@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Failed;
 use nix::sys::signal::Signal;
 
-use crate::bed::{Bed, LIMIT, VIP, dial, dial_here, eventually, inside, on, vip};
+use crate::bed::{Bed, LIMIT, VIP, dial, dial_here, eventually, inside, vip};
 use crate::director::{Director, FIVE_THREE_TWO, Plan};
 
 const WITHIN: Duration = Duration::from_secs(3);
@@ -65,32 +65,6 @@ fn dialling(change: impl FnOnce()) -> (usize, usize) {
     (failed.load(Ordering::Relaxed), both.load(Ordering::Relaxed))
 }
 
-pub(crate) fn planned(_: &Bed) -> Result<(), Failed> {
-    let mut first = started("d1", "60000");
-    first.until("serving");
-    let mut second = started("d2", "none");
-    second.until("standby");
-    let mut open = dial("c", vip(), WITHIN)?;
-    let (failed, both) = dialling(|| {
-        first.say("own none");
-        // The new owner is told when the old one has given it away, as by a lease.
-        eventually("given away", LIMIT, || !inside("d1", has_address));
-        second.say("own 60000");
-        eventually("taken", LIMIT, || inside("d2", has_address));
-        sleep(Duration::from_secs(2));
-    });
-    assert_eq!((failed, both), (0, 0), "failed dials, moments with two owners");
-    let mac = on("d2", "cat /sys/class/net/eth0/address");
-    let neighbour = on("c", "ip neigh show 10.0.0.100");
-    assert!(neighbour.contains(&mac), "{neighbour}, expected {mac}");
-    let start = Instant::now();
-    open.answers(LIMIT).expect_err("the old connection is reset");
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    first.leave();
-    second.leave();
-    Ok(())
-}
-
 /// Renews the lease of one until it is gone, then gives it to the other.
 pub(crate) fn crash(_: &Bed) -> Result<(), Failed> {
     for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
@@ -139,11 +113,14 @@ pub(crate) fn no_lease(_: &Bed) -> Result<(), Failed> {
     first.until("serving");
     second.until("standby");
     let start = Instant::now();
+    // A dial that is under way when this ends is waited for, so the time is taken inside.
+    let mut took = Duration::ZERO;
     let (_, both) = dialling(|| {
         eventually("dropped at its end", LIMIT, || !inside("d1", has_address));
+        took = start.elapsed();
     });
     assert_eq!(both, 0);
-    assert!(start.elapsed() < LEASE, "before the end: {:?}", start.elapsed());
+    assert!(took < LEASE, "before the end: {took:?}");
     assert!(!inside("d2", has_address));
     first.until("standby");
     // It comes back with the store.

@@ -1,5 +1,6 @@
 //! Others on the same host: their things stay, ours are repaired; and a host that does not let us.
 
+use std::thread::sleep;
 use std::time::Duration;
 
 use libtest_mimic::Failed;
@@ -130,5 +131,88 @@ pub(crate) fn restart(_: &Bed) -> Result<(), Failed> {
     open.answers(WITHIN)?;
     director.leave();
     assert!(table("d1").is_empty());
+    Ok(())
+}
+
+/// Killed when dropped.
+struct Serve(std::process::Child);
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// The whole program, in front of servers that do not speak MySQL: none is up, and everything else is as ever.
+pub(crate) fn program(_: &Bed) -> Result<(), Failed> {
+    let program = pointsman_integration_tests::program().map_err(|error| error.to_string())?;
+    let program = program.display();
+    std::fs::write(
+        "/run/pointsman.toml",
+        "servers = [\"10.0.0.21:3306\", \"10.0.0.22:3306\"]\nuser = \"x\"\npassword = \"y\"\n\
+         [vip]\naddress = \"10.0.0.100\"\n[listen.rw]\naddress = \"127.0.0.1:3307\"\n\
+         [coordination]\nstate_dir = \"/run/pointsman-d1\"\n[drain]\ndelay = \"0s\"\n",
+    )?;
+    let mut serve = Serve(
+        std::process::Command::new("ip")
+            .args(["netns", "exec", "d1", &program.to_string(), "serve", "--config", "/run/pointsman.toml"])
+            .spawn()?,
+    );
+    // The program is large, and read through the guest's shared directory.
+    eventually("the address is here", START_LIMIT, || on("d1", "ip -o addr").contains("10.0.0.100/32"));
+    assert_eq!(table("d1"), usual(&[]));
+    let status = on("d1", &format!("{program} vip status"));
+    assert!(
+        status.starts_with("vip      10.0.0.100:3306    serving    wrr masquerade    0 servers"),
+        "{status}"
+    );
+    let status = on("d1", &format!("{program} status || true"));
+    assert!(status.contains("vip      10.0.0.100:3306    serving"), "{status}");
+    let check = on("d1", &format!("{program} vip check --config /run/pointsman.toml"));
+    assert!(check.contains("the kernel has IPVS") && !check.contains("error"), "{check}");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(serve.0.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    assert!(serve.0.wait()?.success());
+    assert!(table("d1").is_empty());
+    assert!(!on("d1", "ip -o link").contains("pointsman0"));
+    assert_eq!(on("d1", "nft list ruleset"), "");
+    Ok(())
+}
+
+pub(crate) fn partial(_: &Bed) -> Result<(), Failed> {
+    let director = Director::serving("d1", &Plan::default());
+    director.kill();
+    let mut director = Director::start("d1", &Plan::default());
+    let whole = usual(&[("r1", 500), ("r2", 300), ("r3", 200)]);
+    for _ in 0..20 {
+        director.say("unready");
+        sleep(Duration::from_millis(250));
+        assert_eq!(table("d1"), whole);
+    }
+    // One server has answered, the others have not been asked yet.
+    let unknown = |name, weight| (name, "unknown", weight, 0);
+    director.servers(&[FIVE_THREE_TWO[0], FIVE_THREE_TWO[1], unknown("r2", 300), unknown("r3", 200)]);
+    director.until("serving");
+    assert_eq!(table("d1"), whole);
+    director.leave();
+    Ok(())
+}
+
+pub(crate) fn privileges(_: &Bed) -> Result<(), Failed> {
+    let refused = |under: &str, expected: &str| {
+        let under = under.split(' ').map(str::to_owned).collect();
+        let mut director = Director::start("d2", &Plan { under, ..Plan::default() });
+        director.servers(&FIVE_THREE_TWO);
+        let view = director.until("unavailable");
+        let reason = view["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(expected), "{reason}");
+        assert!(table("d2").is_empty());
+    };
+    refused("setpriv --bounding-set=-net_admin --inh-caps=-net_admin", "CAP_NET_ADMIN");
+    refused("unshare --user --map-root-user", "CAP_NET_ADMIN");
     Ok(())
 }

@@ -88,7 +88,8 @@ fn measure() -> String {
     let owned: Owned = first.keys().copied().collect();
     let renamed = wishes(200..SERVICES + 200);
     let (count, rename) = apply(&mut ipvs, &renamed, &owned);
-    assert_eq!(count, 200 * (usize::from(SERVERS) + 1) + 200 + 180);
+    // Of the 200 services whose weight was changed above, 29 are among the renamed.
+    assert_eq!(count, 200 * (usize::from(SERVERS) + 1) + 200 + 171);
     format!(
         "scale: {SERVICES} services x {SERVERS} servers: made in {made:?}, one weight {median:?} (median) \
          {p99:?} (p99), dump {dump:?}, NAT table {rule:?}, 200 services renamed in {rename:?}"

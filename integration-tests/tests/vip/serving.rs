@@ -251,3 +251,42 @@ pub(crate) fn idle(_: &Bed) -> Result<(), Failed> {
     director.leave();
     Ok(())
 }
+
+pub(crate) fn direct(_: &Bed) -> Result<(), Failed> {
+    for server in ["r1", "r2", "r3"] {
+        on(server, "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2");
+        sh(&format!("ip -n {server} addr add 10.0.0.100/32 dev lo"));
+    }
+    let director = Director::serving("d1", &Plan { forwarding: "direct", ..Plan::default() });
+    assert!(table("d1")[1].contains(" -g 500"), "{:?}", table("d1"));
+    assert_eq!(on("d1", "nft list ruleset"), "");
+    let dialled = dial("c", vip(), WITHIN)?;
+    assert_eq!(dialled.seen, "10.0.0.2", "servers see the client's own address");
+    assert_eq!(spread("c", vip(), 10), counts(&[("r1", 5), ("r2", 3), ("r3", 2)]));
+    director.leave();
+    for server in ["r1", "r2", "r3"] {
+        sh(&format!("ip -n {server} addr del 10.0.0.100/32 dev lo"));
+    }
+    Ok(())
+}
+
+pub(crate) fn evict(_: &Bed) -> Result<(), Failed> {
+    let mut director = Director::serving("d1", &Plan::default());
+    let mut open = loop {
+        let dialled = dial("c", vip(), WITHIN)?;
+        if dialled.server == "r1" {
+            break dialled;
+        }
+    };
+    // The answer says that the kernel has done it: from here on nothing can reach the server through the address.
+    assert_eq!(director.say("evict 1"), true);
+    assert_eq!(table("d1"), usual(&[("r2", 300), ("r3", 200)]));
+    let error = open.answers(LIMIT).expect_err("a reset");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    // It stays out although it still looks like a replica.
+    director.servers(&FIVE_THREE_TWO);
+    sleep(Duration::from_secs(2));
+    assert_eq!(table("d1"), usual(&[("r2", 300), ("r3", 200)]));
+    director.leave();
+    Ok(())
+}
