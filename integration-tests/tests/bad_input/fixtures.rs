@@ -47,6 +47,7 @@ pub(crate) fn logins() -> Vec<Bad> {
             "an answer longer than the packet",
             framed(1, &[&head()[..], b"app\0\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"].concat()),
         ),
+        ended("capabilities that nobody has", framed(1, &every_capability())),
         ended("a null answer", framed(1, &[&head()[..], b"app\0\xfb"].concat())),
         ended("no end of the user", framed(1, &[&head()[..], &[b'a'; 300]].concat())),
         ended(
@@ -188,6 +189,14 @@ fn head() -> Vec<u8> {
     )
 }
 
+/// All bits but that for TLS, and of MariaDB's.
+fn every_capability() -> Vec<u8> {
+    let mut bytes = response();
+    bytes[..4].copy_from_slice(&(!Capabilities::SSL.bits()).to_le_bytes());
+    bytes[9..32].fill(0xff);
+    bytes
+}
+
 fn ssl_request() -> Vec<u8> {
     hello(Capabilities::SSL)
 }
@@ -201,7 +210,7 @@ fn hello(more: Capabilities) -> Vec<u8> {
     bytes
 }
 
-fn framed(sequence: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(sequence: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_packet(&mut bytes, sequence, payload);
     bytes

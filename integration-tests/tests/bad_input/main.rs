@@ -1,6 +1,20 @@
 //! Bad bytes end the connection that they come on, at most: nobody else notices, and memory stays bounded.
+//!
+//! | bad input | test |
+//! |---|---|
+//! | garbage, truncated, oversized before login; wrong sequence ids; capabilities that nobody has | `logins` |
+//! | the same after login, unknown commands, junk in SEND_LONG_DATA | `commands`, `endless` |
+//! | junk in EXECUTE, in compressed headers | `executions`, `compressed` |
+//! | slow-loris logins, a flood of logins | `announced`, `siege::slow_logins`, `siege::login_flood` |
+//! | a client that never reads a huge result | `deaf` |
+//! | a server that dies in mid-packet | `siege::dying_servers` |
+//! | nested parentheses, joins, `+1`, 16 MB, invalid UTF-8, gbk | `statements::as_the_server`, `classify_properties` of the router |
+//! | a wrong configuration | `siege::wrong_configuration`, the tests of `config` |
+//! | any bytes | the targets in `fuzz/` |
 
 mod fixtures;
+mod siege;
+mod statements;
 mod wire;
 
 use std::sync::Arc;
@@ -12,7 +26,7 @@ use pointsman_integration_tests::{FLAVOURS, Failure, Outcome, Plan, Proxy, Stage
 use pointsman_protocol::capability::Capabilities;
 use pointsman_protocol::response::PrepareOk;
 
-use self::fixtures::{Bad, ID, PING, Then};
+use self::fixtures::{Bad, ID, PING, Then, framed};
 use self::wire::{Wire, error_code};
 
 fn main() {
@@ -26,6 +40,11 @@ fn main() {
         suite.test(&stage, "half a packet costs no memory", announced);
         suite.test(&stage, "a packet without end", endless);
         suite.test(&stage, "clients that do not read", deaf);
+        suite.test(&stage, "statements that have ended parsers", statements::as_the_server);
+        suite.test(&stage, "logins that take their time", siege::slow_logins);
+        suite.test(&stage, "a flood of logins", siege::login_flood);
+        suite.test(&stage, "servers that die in the middle of a packet", siege::dying_servers);
+        suite.test(&stage, "no wrong configuration", siege::wrong_configuration);
     }
     suite.run()
 }
@@ -188,15 +207,10 @@ async fn endless(stage: Arc<Stage>) -> Outcome {
 async fn deaf(stage: Arc<Stage>) -> Outcome {
     let bystander = Bystander::new(&stage).await?;
     let before = bystander.memory()?;
-    let sql =
-        b"\x03SELECT REPEAT('x', 1000000) FROM (SELECT 1 AS a UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
-        UNION SELECT 5 UNION SELECT 6) AS a JOIN (SELECT 1 AS b UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
-        UNION SELECT 5 UNION SELECT 6) AS b JOIN (SELECT 1 AS c UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
-        UNION SELECT 5 UNION SELECT 6) AS c";
     let mut wires = Vec::new();
     for _client in 0..10 {
         let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
-        wire.send(&[&[sql.len() as u8, (sql.len() >> 8) as u8, 0, 0], &sql[..]].concat()).await;
+        wire.send(&framed(0, LARGE_RESULT)).await;
         // The answer is on its way.
         wire.packet().await?;
         wires.push(wire);
@@ -208,3 +222,9 @@ async fn deaf(stage: Arc<Stage>) -> Outcome {
 
 /// What the program may grow by through one of the tests here.
 const MEMORY_MIB: u64 = 64;
+/// A query for 200 rows of a megabyte.
+const LARGE_RESULT: &[u8] =
+    b"\x03SELECT REPEAT('x', 1000000) FROM (SELECT 1 AS a UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
+        UNION SELECT 5 UNION SELECT 6) AS a JOIN (SELECT 1 AS b UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
+        UNION SELECT 5 UNION SELECT 6) AS b JOIN (SELECT 1 AS c UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
+        UNION SELECT 5 UNION SELECT 6) AS c";

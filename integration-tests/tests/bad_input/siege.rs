@@ -1,0 +1,137 @@
+//! Many at once, and servers that die: nobody else waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, process};
+
+use mysql_async::prelude::Queryable;
+use pointsman_integration_tests::sandbox::APP;
+use pointsman_integration_tests::{Outcome, Stage, eventually, program};
+use pointsman_protocol::capability::Capabilities;
+use tokio::time::{Instant, timeout};
+
+use super::wire::Wire;
+use super::{Bystander, LARGE_RESULT, MEMORY_MIB};
+use crate::fixtures::framed;
+
+/// Clients that send one byte of a login after the other are shown out; meanwhile others come in.
+pub(super) async fn slow_logins(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    let before = bystander.memory()?;
+    let started = Instant::now();
+    let mut slow = Vec::new();
+    for _client in 0..SLOW_CLIENTS {
+        slow.push(Wire::greeted(bystander.proxy.port()).await?.0);
+    }
+    for byte in [40, 0, 0] {
+        for wire in &mut slow {
+            wire.send(&[byte]).await;
+        }
+        let asked = Instant::now();
+        bystander.proxy.connect(APP, "app").await?.disconnect().await?;
+        assert!(asked.elapsed() < PROMPT, "a login took {:?}", asked.elapsed());
+    }
+    for mut wire in slow {
+        wire.closed().await?;
+    }
+    assert!(started.elapsed() < Duration::from_secs(30), "shown out after {:?}", started.elapsed());
+    let grown = bystander.memory()?.saturating_sub(before);
+    assert!(grown < MEMORY_MIB, "{grown} MiB more");
+    bystander.unaffected().await
+}
+
+/// Logins that fail, as fast as they can: open sessions go on.
+pub(super) async fn login_flood(stage: Arc<Stage>) -> Outcome {
+    let mut bystander = Bystander::new(&stage).await?;
+    let before = bystander.memory()?;
+    let end = Instant::now() + Duration::from_secs(3);
+    let flood: Vec<_> = (0..FLOOD_CLIENTS)
+        .map(|_| {
+            // Not with wrong passwords, which shut this address out for a while, as they should.
+            let options = bystander.proxy.options(APP, "no_such_schema");
+            tokio::spawn(async move {
+                let mut refused = 0_u32;
+                while Instant::now() < end {
+                    refused += u32::from(mysql_async::Conn::new(options.clone()).await.is_err());
+                }
+                refused
+            })
+        })
+        .collect();
+    let mut worst = Duration::ZERO;
+    while Instant::now() < end {
+        let asked = Instant::now();
+        timeout(PROMPT, bystander.conn.query_drop("SELECT 1")).await??;
+        worst = worst.max(asked.elapsed());
+    }
+    let mut refused = 0;
+    for client in flood {
+        refused += client.await?;
+    }
+    assert!(refused > FLOOD_CLIENTS, "only {refused} logins were refused");
+    assert!(worst < PROMPT, "a read took {worst:?}");
+    let grown = bystander.memory()?.saturating_sub(before);
+    assert!(grown < MEMORY_MIB, "{grown} MiB more");
+    bystander.unaffected().await
+}
+
+/// The servers of running reads die in the middle of their packets.
+pub(super) async fn dying_servers(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    let sandbox = stage.sandbox().await?;
+    let mut wires = Vec::new();
+    for _client in 0..10 {
+        let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
+        wire.send(&framed(0, LARGE_RESULT)).await;
+        wire.packet().await?;
+        wires.push(wire);
+    }
+    for replica in sandbox.replicas() {
+        replica.kill().await?;
+    }
+    for mut wire in wires {
+        // What follows half a packet cannot be an error; the end is what tells.
+        wire.closed().await?;
+    }
+    for replica in sandbox.replicas() {
+        replica.start().await?;
+        replica.run(&["START REPLICA"]).await?;
+    }
+    eventually("the replicas are back", Duration::from_secs(20), async || {
+        bystander.proxy.status().await.is_ok_and(|status| {
+            let servers = status["servers"].as_array();
+            servers.is_some_and(|servers| servers.iter().all(|server| server["state"] == "online"))
+        })
+    })
+    .await;
+    bystander.unaffected().await
+}
+
+/// Every fault is told with its place, and nothing has started.
+pub(super) async fn wrong_configuration(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let path = sandbox.directory().join("wrong.toml");
+    fs::write(
+        &path,
+        "servers = [\"db-1:99999\"]\nuser = 5\n[rooting]\nlag = 1\n[lag]\nmaximum = \"10 parsecs\"\n",
+    )?;
+    for command in [["serve"].as_slice(), &["config", "check"]] {
+        let program = program()?;
+        let mut started = process::Command::new(program);
+        let output = started.args(command).arg("--config").arg(&path).output()?;
+        let told =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {told}");
+        for place in ["wrong.toml:2:", "wrong.toml:3:", "wrong.toml:6:"] {
+            assert!(told.contains(place), "{command:?}: expected {place} in {told}");
+        }
+        assert!(told.contains("routing"), "{command:?}: expected the nearest name in {told}");
+        assert!(!told.contains("listening"), "{command:?}: {told}");
+    }
+    Ok(())
+}
+
+const SLOW_CLIENTS: usize = 300;
+const FLOOD_CLIENTS: u32 = 32;
+/// On a busy machine; far less than any of the deadlines of logins.
+const PROMPT: Duration = Duration::from_secs(5);
