@@ -97,13 +97,15 @@ $(cut -c -400 | tail -n "$MOST_RECALLED")
 "
 }
 
-# check NAME COMMAND... : counts as one passed or failed.
+# check NAME COMMAND... : counts as one passed or failed. What the command prints is shown when it has ended: it runs in
+# this shell, where it may set variables and leave processes behind, which would keep a pipe open.
 check() {
   local name=$1 log status=0
   shift
   say "$name"
   log=$(logged)
-  "$@" 2>&1 | tee "$log" || status=$?
+  "$@" >"$log" 2>&1 || status=$?
+  cat "$log"
   if [ $status = 0 ]; then
     PASSED=$((PASSED + 1))
   else
