@@ -77,6 +77,18 @@ impl Bystander {
         Ok(())
     }
 
+    /// Clients to whom the answer to a query for 200 MB is on its way.
+    async fn large_results(&self) -> Result<Vec<Wire>, Failure> {
+        let mut wires = Vec::new();
+        for _client in 0..10 {
+            let mut wire = Wire::logged_in(self.proxy.port(), Capabilities::empty()).await?;
+            wire.send(&framed(0, LARGE_RESULT)).await;
+            wire.packet().await?;
+            wires.push(wire);
+        }
+        Ok(wires)
+    }
+
     /// Resident memory in MiB.
     fn memory(&self) -> Result<u64, Failure> {
         let pid = self.pid.ok_or("the proxy has ended")?;
@@ -207,14 +219,7 @@ async fn endless(stage: Arc<Stage>) -> Outcome {
 async fn deaf(stage: Arc<Stage>) -> Outcome {
     let bystander = Bystander::new(&stage).await?;
     let before = bystander.memory()?;
-    let mut wires = Vec::new();
-    for _client in 0..10 {
-        let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
-        wire.send(&framed(0, LARGE_RESULT)).await;
-        // The answer is on its way.
-        wire.packet().await?;
-        wires.push(wire);
-    }
+    let _wires = bystander.large_results().await?;
     let grown = bystander.memory()?.saturating_sub(before);
     assert!(grown < MEMORY_MIB, "{grown} MiB more");
     bystander.unaffected().await

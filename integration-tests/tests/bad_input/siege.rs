@@ -7,12 +7,10 @@ use std::{fs, process};
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::APP;
 use pointsman_integration_tests::{Outcome, Stage, eventually, program};
-use pointsman_protocol::capability::Capabilities;
 use tokio::time::{Instant, timeout};
 
 use super::wire::Wire;
-use super::{Bystander, LARGE_RESULT, MEMORY_MIB};
-use crate::fixtures::framed;
+use super::{Bystander, MEMORY_MIB};
 
 /// Clients that send one byte of a login after the other are shown out; meanwhile others come in.
 pub(super) async fn slow_logins(stage: Arc<Stage>) -> Outcome {
@@ -79,13 +77,7 @@ pub(super) async fn login_flood(stage: Arc<Stage>) -> Outcome {
 pub(super) async fn dying_servers(stage: Arc<Stage>) -> Outcome {
     let bystander = Bystander::new(&stage).await?;
     let sandbox = stage.sandbox().await?;
-    let mut wires = Vec::new();
-    for _client in 0..10 {
-        let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
-        wire.send(&framed(0, LARGE_RESULT)).await;
-        wire.packet().await?;
-        wires.push(wire);
-    }
+    let wires = bystander.large_results().await?;
     for replica in sandbox.replicas() {
         replica.kill().await?;
     }

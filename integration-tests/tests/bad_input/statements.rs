@@ -5,9 +5,9 @@ use std::sync::Arc;
 use pointsman_integration_tests::{Outcome, Stage};
 use pointsman_protocol::capability::Capabilities;
 
+use super::fixtures::{PING, framed};
 use super::wire::{Wire, error_code};
 use super::{Bystander, MEMORY_MIB, alive};
-use crate::fixtures::{PING, framed};
 
 /// Each with its name.
 fn statements() -> Vec<(&'static str, Vec<u8>)> {

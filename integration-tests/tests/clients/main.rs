@@ -76,7 +76,7 @@ fn plan(flavour: Flavour) -> Plan {
 }
 
 async fn same_as_one_server(stage: Arc<Stage>, client: Client, tls: bool) -> Outcome {
-    // One after the other: what grants something also empties the server's cache of passwords.
+    // One after the other, because both make the account and wait until the replicas have it.
     let (direct, _one) = prepared(&stage, tls, Through::Nothing).await?;
     let (through, _other) = prepared(&stage, tls, Through::Proxy).await?;
     // At the same time, in schemas of their own: most of what a client does is to wait.
