@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -48,6 +49,8 @@ struct Books {
     /// The ids of the rows whose INSERT was acknowledged.
     acknowledged: Mutex<Vec<u64>>,
     next_id: AtomicU64,
+    /// Held shared by each statement under way.
+    under_way: Arc<RwLock<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +82,11 @@ impl Traffic {
             clients.spawn(work(options.clone(), books.clone(), load.pace, Job::Write));
         }
         Ok(Self { books, _clients: clients })
+    }
+
+    /// Waits for the statements under way; the next begin when the answer is dropped.
+    pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
+        self.books.under_way.clone().write_owned().await
     }
 
     /// Everything up to now.
@@ -160,6 +168,7 @@ async fn work(options: OptsBuilder, books: Arc<Books>, pace: Duration, job: Job)
     next.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         next.tick().await;
+        let _under_way = books.under_way.read().await;
         let started = Instant::now();
         let statement = statement(&books, job);
         let outcome = match timeout(STATEMENT_LIMIT, run(&options, &mut conn, &statement.sql)).await {

@@ -177,6 +177,8 @@ async fn locks(stage: Arc<Stage>) -> Outcome {
     let first = start();
     let mut first_may = first.entitlement();
     entitled(&mut first_may).await;
+    // Not only a majority: the second one must not come between.
+    eventually("all locks have been tried for", LIMIT, async || first_may.is_settled()).await;
     let second = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut second_may = second.block_on_handle(start);
     eventually("all locks have been tried for", LIMIT, async || second_may.is_settled()).await;

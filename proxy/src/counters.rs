@@ -39,6 +39,10 @@ pub struct Counters {
     pub pool_waits: Tally,
     pub pool_timeouts: Tally,
     pub held_statements: Tally,
+    /// Done again on another primary, unnoticed.
+    pub replayed_transactions: Tally,
+    /// Told to be rolled back because their server was gone.
+    pub lost_transactions: Tally,
     pub rerun_reads: Tally,
     pub misrouted: Tally,
     pub position_waits: Tally,
@@ -73,6 +77,8 @@ impl Counters {
             pool_waits: Tally::default(),
             pool_timeouts: Tally::default(),
             held_statements: Tally::default(),
+            replayed_transactions: Tally::default(),
+            lost_transactions: Tally::default(),
             rerun_reads: Tally::default(),
             misrouted: Tally::default(),
             position_waits: Tally::default(),

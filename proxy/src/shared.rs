@@ -40,7 +40,7 @@ pub struct Shared {
     pub keys: KeyTable,
     pub logins: LoginMemory,
     pub acknowledged: Acknowledged,
-    pub fences: Fences,
+    pub fences: Arc<Fences>,
     /// One set per worker.
     pub counters: Vec<Arc<Counters>>,
     pub defaults: Defaults,
@@ -120,9 +120,10 @@ impl KeyTable {
 }
 
 /// The primary's session defaults, to which connections of replicas are brought.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Defaults {
-    current: Mutex<Arc<SessionDefaults>>,
+    /// None until they have been read.
+    current: watch::Sender<Option<Arc<SessionDefaults>>>,
 }
 
 /// Values of a fresh session on the primary.
@@ -150,15 +151,35 @@ impl SessionDefaults {
 }
 
 impl Defaults {
+    /// Those read last. Sessions begin only once they are [known](Self::known).
     pub fn get(&self) -> Arc<SessionDefaults> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.borrow().clone().unwrap_or_default()
+    }
+
+    /// Returns once they have been read.
+    pub async fn known(&self) {
+        // The sender lives as long as this value.
+        drop(self.current.subscribe().wait_for(Option::is_some).await);
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.current.borrow().is_some()
     }
 
     pub fn set(&self, defaults: SessionDefaults) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if **current != defaults {
-            *current = Arc::new(defaults);
-        }
+        self.current.send_if_modified(|current| {
+            let differs = current.as_deref() != Some(&defaults);
+            if differs {
+                *current = Some(Arc::new(defaults));
+            }
+            differs
+        });
+    }
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { current: watch::Sender::new(None) }
     }
 }
 
@@ -199,7 +220,7 @@ impl Shared {
             budgets,
             keys: KeyTable::default(),
             acknowledged: Acknowledged::default(),
-            fences: Fences::new(servers, started),
+            fences: Arc::new(Fences::new(servers, started)),
             counters,
             defaults: Defaults::default(),
             digest_seed: rand::random(),

@@ -231,7 +231,7 @@ impl Worker {
         Self {
             index,
             rules,
-            pool: IdlePool::new(shared.budgets.clone()),
+            pool: IdlePool::new(shared.budgets.clone(), shared.fences.clone()),
             classifier: RefCell::new(classifier),
             balancer: RefCell::new(Balancer::new(&shared.config.routing, shared.config.servers.len())),
             counters: shared.counters[index].clone(),

@@ -78,11 +78,21 @@ fn statements(out: &mut Exposition, shared: &Shared) {
     )
     .sample(&[("outcome", "reached")], waits.saturating_sub(failed))
     .sample(&[("outcome", "not_reached")], failed);
-    let counters: [(&str, TallyOf, &str); 8] = [
+    let counters: [(&str, TallyOf, &str); 10] = [
         (
             "pointsman_held_statements_total",
             |c| &c.held_statements,
             "Statements held because there was no primary.",
+        ),
+        (
+            "pointsman_replayed_transactions_total",
+            |c| &c.replayed_transactions,
+            "Open transactions that were done again on a new primary.",
+        ),
+        (
+            "pointsman_lost_transactions_total",
+            |c| &c.lost_transactions,
+            "Open transactions whose clients were told that they are rolled back, their server being gone.",
         ),
         ("pointsman_rerun_reads_total", |c| &c.rerun_reads, "Reads that were run again on another server."),
         ("pointsman_misrouted_total", |c| &c.misrouted, "Statements that a replica refused as writes."),

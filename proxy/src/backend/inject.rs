@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use pointsman_protocol::capability::Capabilities;
+use pointsman_protocol::capability::{Capabilities, Status};
 use pointsman_protocol::codec::Reader;
 use pointsman_protocol::err::ErrPacket;
 use pointsman_protocol::ok::{EofPacket, OkPacket};
@@ -14,6 +14,7 @@ use pointsman_protocol::packet::{HEADER_LEN, write_packet};
 use pointsman_protocol::response::{EndKind, Grammar, PrepareOk, ResponseWalker, Stop};
 
 use super::connection::ServerConnection;
+use super::digest::AnswerDigest;
 use crate::error::ClientError;
 
 /// What a server said to a statement of ours.
@@ -34,7 +35,7 @@ pub async fn command(
     grammar: Grammar,
     limit: Duration,
 ) -> io::Result<Answer> {
-    tokio::time::timeout(limit, exchange(connection, payload, grammar, &mut Vec::new(), 0))
+    tokio::time::timeout(limit, exchange(connection, payload, grammar, &mut Taken::default()))
         .await
         .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?
 }
@@ -58,14 +59,14 @@ pub async fn scalar(
     sql: &[u8],
     limit: Duration,
 ) -> io::Result<Option<Vec<u8>>> {
-    let mut kept = Vec::new();
+    let mut taken = Taken::up_to(MAX_SCALAR_BYTES);
     let payload = query_payload(connection, sql);
-    let answered = exchange(connection, &payload, Grammar::Query, &mut kept, MAX_SCALAR_BYTES);
+    let answered = exchange(connection, &payload, Grammar::Query, &mut taken);
     let answer = tokio::time::timeout(limit, answered)
         .await
         .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok(match answer {
-        Answer::Ok(_) => first_value(&kept, connection.capabilities),
+        Answer::Ok(_) => first_value(&taken.packets, connection.capabilities),
         Answer::Err(_) => None,
     })
 }
@@ -96,46 +97,81 @@ pub struct Collected {
 ///
 /// When the connection fails, the result is larger than 16 MiB or not the last of its statement.
 pub async fn collect(connection: &mut ServerConnection) -> io::Result<Collected> {
-    let mut kept = Vec::new();
-    let mut last = Vec::new();
-    let answer = read_answer(connection, Grammar::Query, &mut kept, MAX_COLLECTED_BYTES, &mut last).await?;
-    if kept.len() >= MAX_COLLECTED_BYTES {
+    let mut taken = Taken::up_to(MAX_COLLECTED_BYTES);
+    let answer = read_answer(connection, Grammar::Query, &mut taken).await?;
+    if taken.packets.len() >= MAX_COLLECTED_BYTES {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let error = match answer {
         Answer::Ok(_) => None,
         Answer::Err(error) => Some(error.code),
     };
-    Ok(Collected { packets: kept, last, error })
+    Ok(Collected { packets: taken.packets, last: taken.last, error })
+}
+
+/// Sends a client's packet as it is, and reads its answer only to compare it.
+///
+/// # Errors
+///
+/// When the connection fails.
+pub async fn digest(connection: &mut ServerConnection, packet: &[u8]) -> io::Result<u64> {
+    let closes = connection.prepared.take_pending_closes();
+    connection.lane.write_all(&closes).await?;
+    connection.lane.write_all(packet).await?;
+    let mut taken = Taken { digest: Some(AnswerDigest::default()), ..Taken::default() };
+    read_answer(connection, Grammar::Query, &mut taken).await?;
+    Ok(taken.digest.map_or(0, |digest| digest.value()))
+}
+
+/// What is taken of an answer while it is read.
+#[derive(Debug, Default)]
+struct Taken {
+    /// The first bytes of all packets but those that end results.
+    packets: Vec<u8>,
+    /// How many of them.
+    limit: usize,
+    /// The packet that ended the last result.
+    last: Vec<u8>,
+    digest: Option<AnswerDigest>,
+}
+
+impl Taken {
+    fn up_to(limit: usize) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    fn take(&mut self, packets: &[u8]) {
+        let room = self.limit.saturating_sub(self.packets.len());
+        self.packets.extend_from_slice(&packets[..packets.len().min(room)]);
+        if let Some(digest) = &mut self.digest {
+            digest.packets(packets);
+        }
+    }
 }
 
 async fn exchange(
     connection: &mut ServerConnection,
     payload: &[u8],
     grammar: Grammar,
-    kept: &mut Vec<u8>,
-    keep_bytes: usize,
+    taken: &mut Taken,
 ) -> io::Result<Answer> {
     let mut packet = connection.prepared.take_pending_closes();
     write_packet(&mut packet, 0, payload);
     connection.lane.write_all(&packet).await?;
-    read_answer(connection, grammar, kept, keep_bytes, &mut Vec::new()).await
+    read_answer(connection, grammar, taken).await
 }
 
 async fn read_answer(
     connection: &mut ServerConnection,
     grammar: Grammar,
-    kept: &mut Vec<u8>,
-    keep_bytes: usize,
-    last_packet: &mut Vec<u8>,
+    taken: &mut Taken,
 ) -> io::Result<Answer> {
     let deprecate_eof = connection.capabilities.contains(Capabilities::DEPRECATE_EOF);
     let mut walker = ResponseWalker::new(grammar, deprecate_eof, false);
     let mut answer = Answer::Ok(None);
     loop {
         let (ahead, stop) = walker.walk(connection.lane.bytes()).map_err(invalid)?;
-        let keep = ahead.min(keep_bytes.saturating_sub(kept.len()));
-        kept.extend_from_slice(&connection.lane.bytes()[..keep]);
+        taken.take(&connection.lane.bytes()[..ahead]);
         match stop {
             Stop::NeedMore => {
                 connection.lane.consume(ahead);
@@ -144,18 +180,18 @@ async fn read_answer(
                 }
             }
             Stop::End { len, kind, last } => {
-                last_packet.clear();
-                last_packet.extend_from_slice(&connection.lane.bytes()[ahead..ahead + len]);
-                let payload = &connection.lane.bytes()[ahead + HEADER_LEN..ahead + len];
-                match kind {
-                    EndKind::Err => answer = Answer::Err(error_of(payload, connection.capabilities)?),
-                    EndKind::Eof => connection.status = EofPacket::parse(payload).map_err(invalid)?.status,
-                    EndKind::Ok | EndKind::OkEof => {
-                        let ok = OkPacket::parse(payload, connection.capabilities).map_err(invalid)?;
-                        connection.status = ok.status;
-                    }
+                let packet = &connection.lane.bytes()[ahead..ahead + len];
+                let end = ResultEnd::parse(packet, kind, connection.capabilities)?;
+                taken.last.clear();
+                taken.last.extend_from_slice(packet);
+                if let Some(digest) = &mut taken.digest {
+                    end.enter(digest);
                 }
                 connection.lane.consume(ahead + len);
+                match end {
+                    ResultEnd::Failed(error) => answer = Answer::Err(error),
+                    ResultEnd::Well { status, .. } => connection.status = status,
+                }
                 if last {
                     return Ok(answer);
                 }
@@ -170,6 +206,44 @@ async fn read_answer(
                 return Ok(answer);
             }
             Stop::LocalInfile { .. } => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// How one result of an answer ended.
+#[derive(Debug)]
+enum ResultEnd {
+    Well { status: Status, row_count: i64, insert_id: u64, warnings: u16 },
+    Failed(ClientError),
+}
+
+impl ResultEnd {
+    fn parse(packet: &[u8], kind: EndKind, capabilities: Capabilities) -> io::Result<Self> {
+        let payload = &packet[HEADER_LEN..];
+        Ok(match kind {
+            EndKind::Err => Self::Failed(error_of(payload, capabilities)?),
+            EndKind::Eof => {
+                let EofPacket { status, warnings, .. } = EofPacket::parse(payload).map_err(invalid)?;
+                Self::Well { status, row_count: -1, insert_id: 0, warnings }
+            }
+            EndKind::Ok | EndKind::OkEof => {
+                let ok = OkPacket::parse(payload, capabilities).map_err(invalid)?;
+                let row_count = match kind {
+                    EndKind::Ok => i64::try_from(ok.affected_rows).unwrap_or(i64::MAX),
+                    EndKind::OkEof | EndKind::Eof | EndKind::Err => -1,
+                };
+                let (insert_id, warnings) = (ok.last_insert_id, ok.warnings);
+                Self::Well { status: ok.status, row_count, insert_id, warnings }
+            }
+        })
+    }
+
+    fn enter(&self, digest: &mut AnswerDigest) {
+        match self {
+            Self::Well { row_count, insert_id, warnings, .. } => {
+                digest.end(*row_count, *insert_id, *warnings);
+            }
+            Self::Failed(error) => digest.failed(error.code),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod base_session;
 pub mod budget;
 pub mod connect;
 pub mod connection;
+pub mod digest;
 pub mod inject;
 pub mod pool;
 pub mod prepared;

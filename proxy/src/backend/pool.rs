@@ -12,6 +12,7 @@ use pointsman_router::topology::ServerId;
 use super::budget::{Budget, Grant, Permit};
 use super::connection::ServerConnection;
 use super::prepared::StatementKey;
+use crate::fences::Fences;
 
 /// Stands for everything that two sessions must have in common to use the same server connection: account,
 /// credential, capabilities, character set of the login.
@@ -49,12 +50,14 @@ pub enum Found {
 pub struct IdlePool {
     lists: RefCell<Vec<Vec<Box<ServerConnection>>>>,
     budgets: Vec<Arc<Budget>>,
+    /// Told of connections that have ended by themselves.
+    fences: Arc<Fences>,
 }
 
 impl IdlePool {
-    pub fn new(budgets: Vec<Arc<Budget>>) -> Self {
+    pub fn new(budgets: Vec<Arc<Budget>>, fences: Arc<Fences>) -> Self {
         let lists = RefCell::new(budgets.iter().map(|_| Vec::new()).collect());
-        Self { lists, budgets }
+        Self { lists, budgets, fences }
     }
 
     pub fn budget(&self, server: ServerId) -> Option<&Arc<Budget>> {
@@ -67,6 +70,7 @@ impl IdlePool {
             if connection.is_quiet() {
                 return Found::Idle(connection);
             }
+            self.fences.suspect(want.server);
         }
         match self.budget(want.server).and_then(Budget::try_acquire) {
             Some(permit) => Found::MayOpen(permit),
@@ -80,7 +84,11 @@ impl IdlePool {
         let list = lists.get_mut(usize::from(server.0))?;
         let at = list.iter().rposition(|c| c.serial == serial && c.owner == session)?;
         let mut connection = list.remove(at);
-        connection.is_quiet().then_some(connection)
+        if connection.is_quiet() {
+            return Some(connection);
+        }
+        self.fences.suspect(server);
+        None
     }
 
     fn take_best(&self, want: &Want) -> Option<Box<ServerConnection>> {

@@ -18,6 +18,8 @@ use crate::shared::Shared;
 const PERIOD: Duration = Duration::from_secs(30);
 /// How long one server may take for it.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How soon after it failed.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Requests that come this soon after each other are answered by one reading.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -37,9 +39,11 @@ impl Facts {
         let mut timer = interval(PERIOD);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Vec::new();
+        let mut failed = false;
         loop {
             tokio::select! {
                 _ = timer.tick() => {}
+                () = sleep(AGAIN), if failed => {}
                 stale = self.stale.recv() => {
                     if stale.is_none() {
                         return;
@@ -59,7 +63,9 @@ impl Facts {
                 }
             }
             let current = topology.borrow().clone();
-            if let Err(error) = self.read(&current).await {
+            let read = self.read(&current).await;
+            failed = read.is_err();
+            if let Err(error) = read {
                 debug!(%error, "could not read catalogue and session defaults");
             }
         }

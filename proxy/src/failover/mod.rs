@@ -45,16 +45,10 @@ pub struct Handle {
 /// Events and observations that may wait for the engine.
 const MAX_WAITING: usize = 1024;
 
-/// Set, it lets the engine run before all of its promises are proven.
-const PREVIEW: &str = "POINTSMAN_FAILOVER_PREVIEW";
-
 /// Why nobody moves the primary's place, as far as the configuration says.
 pub fn off_reason(config: &Config) -> Option<String> {
     if config.failover.mode == FailoverMode::Off {
         return Some("failover.mode is off".into());
-    }
-    if std::env::var_os(PREVIEW).is_none() {
-        return Some("promotion is not available in this version".into());
     }
     if config.servers.len() < 2 {
         return Some("there is only one server".into());

@@ -12,12 +12,15 @@ use pointsman_router::session::{Observed, Pins};
 
 use super::Session;
 use super::command::{Job, PreparedUse};
+use super::journal::may_be_repeated;
 use super::relay::{
     ER_OPTION_PREVENTS, ER_READ_ONLY_MODE, ER_READ_ONLY_TRANSACTION, HoldBack, Relay, RelayError,
     RelayOptions, Reply, fenced, write_bounded,
 };
+use super::replay::{Lost, PinnedBy};
 use super::translate;
 use crate::backend::connection::{InsertId, ServerConnection};
+use crate::backend::digest::AnswerDigest;
 use crate::backend::inject;
 use crate::backend::prepared::StatementKey;
 use crate::error::{ClientError, SessionError};
@@ -31,6 +34,8 @@ pub(super) enum Failure {
     Session(SessionError),
     /// Nothing has reached the client and nothing was changed: the statement may run elsewhere.
     Elsewhere { error: io::Error, refused: Option<ClientError> },
+    /// The open transaction is gone with its server, uncommitted, and of the statement nothing has reached the client.
+    TransactionLost(Lost),
 }
 
 impl Session {
@@ -41,8 +46,8 @@ impl Session {
         mut connection: Box<ServerConnection>,
         on_replica: bool,
     ) -> Result<(), Failure> {
-        if self.worker.shared.fences.stops(connection.server, connection.epoch) {
-            return Err(self.not_sent(connection.server));
+        if !self.may_send(job, &mut connection).await {
+            return Err(self.not_sent(job, &connection));
         }
         let started = Instant::now();
         let thread = (connection.server, connection.thread_id);
@@ -73,12 +78,13 @@ impl Session {
     }
 
     /// The connection is to a server that has lost its place; what was pinned to it is gone.
-    fn not_sent(&mut self, server: pointsman_router::topology::ServerId) -> Failure {
+    fn not_sent(&mut self, job: &Job, connection: &ServerConnection) -> Failure {
         self.slot.holds.set(None);
-        if self.state.pins().is_empty() {
-            Failure::Elsewhere { error: fenced(), refused: None }
-        } else {
-            Failure::Session(SessionError::StateLost { server, source: fenced() })
+        let error = SessionError::StateLost { server: connection.server, source: fenced() };
+        match self.pinned_by(job) {
+            PinnedBy::Nothing => Failure::Elsewhere { error: fenced(), refused: None },
+            PinnedBy::Transaction => Failure::TransactionLost(Lost::new(connection, error)),
+            PinnedBy::More => Failure::Session(error),
         }
     }
 
@@ -180,10 +186,12 @@ impl Session {
             infile_allowed: matches!(job.intent.kind, Kind::LoadLocal | Kind::Multi | Kind::Call),
         };
         let deprecate_eof = connection.capabilities.contains(Capabilities::DEPRECATE_EOF);
+        let digest = self.is_noted(job).then(AnswerDigest::default);
         let mut relay = Relay::new(&mut self.client, &self.slot, job.grammar, deprecate_eof, options);
         relay.command_bytes = if job.continues { 0 } else { job.len };
         relay.acknowledged = Some((&self.worker.shared.acknowledged, connection.flavour));
         relay.fences = Some(&self.worker.shared.fences);
+        relay.digest = digest;
         relay.run(connection).await
     }
 
@@ -241,12 +249,18 @@ impl Session {
                 }
             }
             RelayError::Server { error, answered } => {
-                let pinned = !self.state.pins().is_empty();
-                if job.is_repeatable() && !answered && !pinned {
+                self.worker.shared.fences.suspect(server);
+                let pinned = self.pinned_by(job);
+                if job.is_repeatable() && !answered && pinned == PinnedBy::Nothing {
                     return Failure::Elsewhere { error, refused: None };
                 }
                 let commit = self.may_commit(job);
-                Failure::Session(SessionError::OutcomeUnknown { server, commit, source: error })
+                let cannot_commit = may_be_repeated(&job.intent) && !job.continues && !commit;
+                let error = SessionError::OutcomeUnknown { server, commit, source: error };
+                if pinned == PinnedBy::Transaction && cannot_commit && !answered {
+                    return Failure::TransactionLost(Lost::new(connection, error));
+                }
+                Failure::Session(error)
             }
         }
     }
@@ -307,7 +321,9 @@ impl Session {
             gtid: &reply.gtid,
             eventual: self.consistency(job) == Consistency::Eventual,
         };
+        let pins_before = self.state.pins();
         self.state.observe(&job.intent, &observed, self.worker.now());
+        self.note_in_journal(job, reply, pins_before);
         if job.grammar == Grammar::SetOption && reply.error.is_none() {
             self.note_set_option(job);
         }

@@ -2,15 +2,18 @@
 //!
 //! The loop here calls every step; no step calls the next one.
 
+mod alive;
 mod answer;
 mod checkout;
 mod command;
 mod control;
 mod execute;
+mod journal;
 mod kill;
 pub mod login;
 mod prepared;
 pub mod relay;
+mod replay;
 mod statement;
 mod substitute;
 mod translate;
@@ -31,6 +34,7 @@ use crate::backend::connection::{InsertId, ServerConnection};
 use crate::buffer::Lane;
 use crate::error::{Origin, SessionError};
 use crate::net::{ClientAddress, ListenerKind, Stream};
+use crate::session::journal::Journal;
 use crate::session::login::{LoggedIn, LoginError};
 use crate::session::prepared::Statements;
 use crate::worker::{Order, Slot, Worker};
@@ -60,6 +64,8 @@ pub struct Session {
     last: checkout::LastStatement,
     /// The connection on which LAST_INSERT_ID() is ours, and where it is saved when that one is taken.
     insert_id: Option<(u64, Arc<InsertId>)>,
+    /// What the open transaction has done.
+    journal: Journal,
 }
 
 /// What a login has settled; replaced whole by COM_CHANGE_USER.
@@ -119,6 +125,7 @@ impl Session {
             left_out: Vec::new(),
             last: checkout::LastStatement::default(),
             insert_id: None,
+            journal: Journal::default(),
             login: identity,
             worker,
             slot,
@@ -148,6 +155,7 @@ impl Session {
         // Another user's connections may lie in the pool under this session's name.
         self.last_used.fill(0);
         self.insert_id = None;
+        self.journal.clear();
         let seconds = if self.login.capabilities.contains(Capabilities::INTERACTIVE) {
             defaults.interactive_timeout_seconds
         } else {

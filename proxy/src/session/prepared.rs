@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_protocol::capability::Capabilities;
 use pointsman_protocol::command::{Command, Execute, ExecuteBody};
 use pointsman_protocol::packet::{HEADER_LEN, write_packet};
 use pointsman_protocol::response::Grammar;
@@ -218,27 +219,13 @@ impl Session {
             PreparedUse::Continue(id) => (id, false),
         };
         let key = StatementKey { session: self.slot.id, statement: id };
-        let known = match connection.prepared.find(key) {
-            Some(known) => known,
-            None if prepare_anew => {
-                let Some(statement) = self.statements.by_id.get(&id) else {
-                    return Ok(Readiness::NoStatement);
-                };
-                let prepare = statement.prepare.clone();
-                let detour = connection.state.detour(&self.state, &statement.reading);
-                self.worker.counters.prepares.one();
-                let readiness = match detour {
-                    None => prepare_on(connection, key, &prepare).await?,
-                    Some(detour) => prepare_as_then(connection, key, &prepare, &detour).await?,
-                };
-                match (readiness, connection.prepared.find(key)) {
-                    (Readiness::Ready, Some(known)) => known,
-                    (Readiness::Ready, None) => return Ok(Readiness::NoStatement),
-                    (other, _) => return Ok(other),
-                }
+        if prepare_anew {
+            match self.make_known(connection, key).await? {
+                Readiness::Ready => {}
+                failed @ (Readiness::NoStatement | Readiness::Refused(_)) => return Ok(failed),
             }
-            None => return Ok(Readiness::NoStatement),
-        };
+        }
+        let Some(known) = connection.prepared.find(key) else { return Ok(Readiness::NoStatement) };
         if let Some(at) = self.client.bytes_mut().get_mut(ID_AT..ID_AT + 4) {
             at.copy_from_slice(&known.server_id.to_le_bytes());
         }
@@ -249,28 +236,74 @@ impl Session {
         Ok(Readiness::Ready)
     }
 
+    /// Prepares a statement on a connection that does not know it.
+    async fn make_known(
+        &self,
+        connection: &mut ServerConnection,
+        key: StatementKey,
+    ) -> io::Result<Readiness> {
+        if connection.prepared.find(key).is_some() {
+            return Ok(Readiness::Ready);
+        }
+        let Some(statement) = self.statements.by_id.get(&key.statement) else {
+            return Ok(Readiness::NoStatement);
+        };
+        let prepare = statement.prepare.clone();
+        let detour = connection.state.detour(&self.state, &statement.reading);
+        self.worker.counters.prepares.one();
+        match detour {
+            None => prepare_on(connection, key, &prepare).await,
+            Some(detour) => prepare_as_then(connection, key, &prepare, &detour).await,
+        }
+    }
+
+    /// An execution of long ago as this connection understands it; none where it does not know the statement.
+    pub(super) async fn for_connection(
+        &self,
+        connection: &mut ServerConnection,
+        id: u32,
+        packet: &[u8],
+    ) -> io::Result<Option<Vec<u8>>> {
+        let key = StatementKey { session: self.slot.id, statement: id };
+        if !matches!(self.make_known(connection, key).await?, Readiness::Ready) {
+            return Ok(None);
+        }
+        let mut packet = packet.to_vec();
+        let known = connection.prepared.find(key).zip(packet.get_mut(ID_AT..ID_AT + 4));
+        let Some((known, place)) = known else { return Ok(None) };
+        place.copy_from_slice(&known.server_id.to_le_bytes());
+        Ok(Some(packet))
+    }
+
     /// Adds the parameter types to an execution that leaves them out, where this server has not seen them.
     fn fit_types(&self, connection: &mut ServerConnection, key: StatementKey, seen: u32, job: &mut Job) {
         let Some(statement) = self.statements.by_id.get(&key.statement) else { return };
         if statement.parameters == 0 || statement.types_version == 0 || seen == statement.types_version {
             return;
         }
-        let payload = &self.client.bytes()[HEADER_LEN..job.len];
-        let Ok(Command::StmtExecute(execute)) = Command::parse(payload, &self.login.capabilities) else {
-            return;
-        };
-        let Ok(body) = ExecuteBody::parse(&execute, statement.parameters, self.login.capabilities) else {
-            return;
-        };
-        connection.prepared.saw_types(key, statement.types_version);
+        let packet = &self.client.bytes()[..job.len];
+        if execute_body(&packet[HEADER_LEN..], statement.parameters, self.login.capabilities).is_some() {
+            connection.prepared.saw_types(key, statement.types_version);
+        }
+        job.replacement = self.with_types(key.statement, packet);
+    }
+
+    /// An execution with the parameter types that it leaves out; none where it leaves none out.
+    pub(super) fn with_types(&self, id: u32, packet: &[u8]) -> Option<Vec<u8>> {
+        let statement = self.statements.by_id.get(&id)?;
+        if statement.parameters == 0 || statement.types_version == 0 {
+            return None;
+        }
+        let payload = &packet[HEADER_LEN..];
+        let body = execute_body(payload, statement.parameters, self.login.capabilities)?;
         if body.new_params_bound {
-            return;
+            return None;
         }
         let mut with_types = Vec::with_capacity(payload.len() + statement.types.len());
         body.write_with_types(payload, &statement.types, &mut with_types);
         let mut packet = Vec::with_capacity(with_types.len() + HEADER_LEN);
         write_packet(&mut packet, 0, &with_types);
-        job.replacement = Some(packet);
+        Some(packet)
     }
 
     /// COM_STMT_SEND_LONG_DATA has no answer: what goes wrong is told at the execution.
@@ -401,14 +434,16 @@ async fn prepare_as_then(
     Ok(readiness)
 }
 
-fn execute_types(
-    payload: &[u8],
-    parameters: u16,
-    capabilities: pointsman_protocol::capability::Capabilities,
-) -> Result<Option<&[u8]>, ()> {
+fn execute_types(payload: &[u8], parameters: u16, capabilities: Capabilities) -> Result<Option<&[u8]>, ()> {
     let Ok(Command::StmtExecute(execute)) = Command::parse(payload, &capabilities) else { return Ok(None) };
     let body = ExecuteBody::parse(&execute, parameters, capabilities).map_err(|_malformed| ())?;
     Ok(body.new_params_bound.then(|| &payload[body.types]))
+}
+
+/// The parameter block of a well-formed COM_STMT_EXECUTE.
+fn execute_body(payload: &[u8], parameters: u16, capabilities: Capabilities) -> Option<ExecuteBody> {
+    let Ok(Command::StmtExecute(execute)) = Command::parse(payload, &capabilities) else { return None };
+    ExecuteBody::parse(&execute, parameters, capabilities).ok()
 }
 
 /// Preparing has none of the effects of executing, and may happen wherever the statement will run.

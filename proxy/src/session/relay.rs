@@ -17,6 +17,7 @@ use pointsman_router::gtid::GtidSet;
 use pointsman_router::intent::Flavour;
 
 use crate::backend::connection::ServerConnection;
+use crate::backend::digest::AnswerDigest;
 use crate::buffer::Lane;
 use crate::error::ClientError;
 use crate::fences::Fences;
@@ -45,6 +46,8 @@ pub struct Reply {
     /// The head of a COM_STMT_PREPARE answer.
     pub prepared: Option<PrepareOk>,
     pub bytes: u64,
+    /// See [`Relay::digest`].
+    pub digest: Option<u64>,
 }
 
 /// Why a response did not end.
@@ -112,6 +115,8 @@ pub struct Relay<'a> {
     pub acknowledged: Option<(&'a Acknowledged, Flavour)>,
     /// What a server that has lost its place acknowledges must not reach the client.
     pub fences: Option<&'a Fences>,
+    /// Takes in what the client is told, where the statement may have to be run again.
+    pub digest: Option<AnswerDigest>,
     walker: ResponseWalker,
     reply: Reply,
     client_open: bool,
@@ -129,6 +134,7 @@ impl<'a> Relay<'a> {
             command_bytes: 0,
             acknowledged: None,
             fences: None,
+            digest: None,
             client,
             slot,
             options,
@@ -150,6 +156,9 @@ impl<'a> Relay<'a> {
             match stop {
                 Stop::NeedMore => {
                     if ahead > 0 {
+                        if let Some(digest) = &mut self.digest {
+                            digest.packets(&connection.lane.bytes()[..ahead]);
+                        }
                         self.forward(&mut connection.lane, ahead).await?;
                     }
                     self.await_server(connection).await?;
@@ -158,6 +167,7 @@ impl<'a> Relay<'a> {
                     self.on_end(connection, ahead, len, kind).await?;
                     if last {
                         self.reply.rows = self.walker.rows();
+                        self.reply.digest = self.digest.map(|digest| digest.value());
                         return Ok(self.reply);
                     }
                 }
@@ -217,6 +227,13 @@ impl<'a> Relay<'a> {
                 rewritten
             }
         };
+        if let Some(digest) = &mut self.digest {
+            digest.packets(&bytes[..ahead]);
+            match self.reply.error {
+                Some(code) => digest.failed(code),
+                None => digest.end(self.reply.row_count, self.reply.insert_id, self.reply.warnings),
+            }
+        }
         if self.reply.has_status {
             connection.status = self.reply.status;
         }

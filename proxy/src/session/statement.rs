@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pointsman_router::intent::{Action, Consistency, Hint, Kind};
+use pointsman_router::intent::{Action, Consistency, Effects, Hint, Kind};
 use pointsman_router::route::{self, Asked, Decision, Refusal, Wait};
 use pointsman_router::topology::{ServerId, Topology};
 
@@ -10,6 +10,7 @@ use super::checkout::AcquireError;
 use super::command::{Job, PreparedUse};
 use super::execute::Failure;
 use super::prepared::Readiness;
+use super::replay::Lost;
 use super::{Session, kill};
 use crate::backend::connection::ServerConnection;
 use crate::backend::inject;
@@ -17,9 +18,9 @@ use crate::error::{ClientError, SessionError};
 
 /// What a statement has tried so far.
 #[derive(Debug)]
-struct Attempts {
+pub(super) struct Attempts {
     excluded: Vec<ServerId>,
-    hold_until: Instant,
+    pub(super) hold_until: Instant,
     wait_failed: bool,
     /// What came of asking the primary for its position.
     asked: Asked,
@@ -28,7 +29,7 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn new(session: &Session) -> Self {
+    pub(super) fn new(session: &Session) -> Self {
         Self {
             excluded: session.left_out.clone(),
             hold_until: Instant::now() + session.worker.settings().routing.hold_timeout,
@@ -173,7 +174,18 @@ impl Session {
             .unwrap_or_else(|| self.worker.settings().routing.consistency)
     }
 
+    /// Runs a job on the connection that the session holds, or on the one to which its transaction had to move.
     pub(super) async fn run_pinned(&mut self, job: &mut Job) -> Result<(), SessionError> {
+        while let Some(lost) = self.try_pinned(job).await? {
+            if !Box::pin(self.move_transaction(job, lost)).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what was lost instead, if that is only the open transaction.
+    async fn try_pinned(&mut self, job: &mut Job) -> Result<Option<Lost>, SessionError> {
         let Some(mut connection) = self.held.take() else {
             let source = std::io::Error::from(std::io::ErrorKind::NotConnected);
             return Err(SessionError::StateLost { server: ServerId(0), source });
@@ -187,17 +199,18 @@ impl Session {
             Readiness::Ready => {}
             Readiness::NoStatement => {
                 self.held = Some(connection);
-                return self.answer_unknown_statement(job).await;
+                return self.answer_unknown_statement(job).await.map(|()| None);
             }
             Readiness::Refused(error) => {
                 self.held = Some(connection);
-                return self.finish_unsent(&error, job).await;
+                return self.finish_unsent(&error, job).await.map(|()| None);
             }
         }
         match self.attempt(job, connection, false).await {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(None),
             Err(Failure::Session(error)) => Err(error),
             Err(Failure::Elsewhere { error, .. }) => Err(lost(error)),
+            Err(Failure::TransactionLost(lost)) => Ok(Some(lost)),
         }
     }
 
@@ -272,6 +285,7 @@ impl Session {
         match self.attempt(job, connection, !is_primary).await {
             Ok(()) => Ok(true),
             Err(Failure::Session(error)) => Err(error),
+            Err(Failure::TransactionLost(lost)) => Err(lost.error),
             Err(Failure::Elsewhere { refused, .. }) => {
                 self.worker.counters.rerun_reads.one();
                 attempts.last_error = refused.or(attempts.last_error.take());
@@ -328,7 +342,12 @@ impl Session {
     }
 
     /// Waits for a change of the topology; false when the time for holding is over.
-    async fn hold(&mut self, reason: &str, attempts: &mut Attempts, job: &Job) -> Result<bool, SessionError> {
+    pub(super) async fn hold(
+        &mut self,
+        reason: &str,
+        attempts: &mut Attempts,
+        job: &Job,
+    ) -> Result<bool, SessionError> {
         let left = attempts.hold_until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(false);
@@ -406,6 +425,13 @@ impl Session {
     pub(super) fn may_commit(&self, job: &Job) -> bool {
         let kind = job.intent.kind;
         if matches!(kind, Kind::Commit | Kind::Ddl | Kind::Call | Kind::Multi | Kind::Xa) {
+            return true;
+        }
+        if matches!(kind, Kind::Begin | Kind::BeginReadOnly) {
+            // Commits what was open before.
+            return self.state.in_transaction();
+        }
+        if job.intent.effects.intersects(Effects::IMPLICIT_COMMIT | Effects::MAY_COMMIT) {
             return true;
         }
         !matches!(kind, Kind::Read | Kind::Savepoint | Kind::Rollback) && !self.state.in_transaction()

@@ -36,6 +36,12 @@ enum Unproven {
 pub(super) async fn prove(door: Door<'_>, identity: &Identity) -> Result<(), LoginError> {
     let worker = door.worker;
     let deadline = Instant::now() + worker.settings().routing.hold_timeout;
+    // Without them nobody knows how to read the session's statements, or when it has been idle for too long.
+    if !worker.shared.defaults.is_known()
+        && tokio::time::timeout_at(deadline.into(), worker.shared.defaults.known()).await.is_err()
+    {
+        return Err(LoginError::Refused(no_server()));
+    }
     let mut changes = worker.shared.topology.clone();
     loop {
         let topology = changes.borrow_and_update().clone();
