@@ -75,9 +75,10 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     let off_reason = failover::off_reason(&config);
     let onlooker = Some(onlooker).filter(|_| off_reason.is_none());
     let cluster = cluster::start(&config, &account, topology_sender, shared.started, onlooker);
+    let vip = vip::start(&config, topology.clone()).map_err(StartError::Vip)?;
     let failover = match off_reason {
         Some(reason) => failover::off(reason),
-        None => failover::start(&shared, &account, cluster.clone(), observations),
+        None => failover::start(&shared, &account, cluster.clone(), observations, vip.clone()),
     };
     let (stale_sender, stale) = mpsc::channel(1);
     tokio::spawn(pass_on(refreshes, users.clone(), stale_sender));
@@ -87,7 +88,6 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     tokio::spawn(tls::watch(shared.clone()));
     tokio::spawn(Arc::new(Killer::new(account.clone())).run(kill_requests));
     tokio::spawn(positions::run(questions, topology.clone(), account.clone()));
-    let vip = vip::start(&config, topology.clone()).map_err(StartError::Vip)?;
     tokio::spawn(Reader { users, account, topology, period: config.users.refresh }.run());
     Ok(Running { shared, workers: Arc::new(workers), cluster, vip, failover })
 }

@@ -9,13 +9,14 @@ use pointsman_config::{BackendTlsMode, Config, Secret};
 use pointsman_router::failover::{Event, Outcome, Step, StepError, StepOrder};
 use pointsman_router::topology::ServerId;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::fence;
 use super::steps::{StepFailure, Work};
 use crate::cluster::subject::Subject;
 use crate::cluster::{Clock, ServiceAccount};
+use crate::vip;
 
 /// Orders that may wait for one server.
 const MAX_WAITING_ORDERS: usize = 64;
@@ -24,6 +25,8 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 const TRY_LIMIT: Duration = Duration::from_secs(1);
 /// How long a login may take; the step's own time runs meanwhile.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// One change of the kernel's table takes under a millisecond; its thread may be busy with another.
+const EVICT_LIMIT: Duration = Duration::from_millis(200);
 
 /// What all hands know.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Realm {
     pub(super) replication_tls: bool,
     pub(super) fence_command: Vec<String>,
     pub(super) clock: Clock,
+    /// The read pool behind a virtual address, if this process keeps one.
+    pub(super) vip: Option<vip::Handle>,
 }
 
 impl Realm {
@@ -53,7 +58,14 @@ impl Realm {
             },
             fence_command: config.failover.fence_command.clone(),
             clock,
+            vip: None,
         }
+    }
+
+    /// Candidates leave the read pool behind the virtual address before they become writable.
+    pub fn with_vip(mut self, vip: Option<vip::Handle>) -> Self {
+        self.vip = vip;
+        self
     }
 
     pub(super) fn name(&self, server: ServerId) -> &str {
@@ -111,7 +123,7 @@ struct Hand {
 impl Hand {
     async fn run(mut self, mut orders: mpsc::Receiver<StepOrder>) {
         loop {
-            match tokio::time::timeout(TRY_EVERY, orders.recv()).await {
+            match timeout(TRY_EVERY, orders.recv()).await {
                 Ok(None) => return,
                 Ok(Some(order)) => {
                     let id = order.id;
@@ -172,6 +184,9 @@ impl Hand {
         if self.subject.is_none() {
             self.connect().await?;
         }
+        if matches!(order.step, Step::SetWritable { .. }) {
+            self.leave_read_pool().await;
+        }
         // A process that was frozen must not go on where it was: looked at right before the first statement.
         if self.realm.clock.now() > order.expires {
             return Err(StepFailure::refused("expired before it was sent"));
@@ -182,6 +197,19 @@ impl Hand {
         if result.as_ref().is_err_and(|failure| failure.lost) {
             self.subject = None;
         }
+        if let (Step::SetWritable { .. }, Some(vip), Err(_)) = (&order.step, &self.realm.vip, &result) {
+            vip.readmit(self.server);
+        }
         result
+    }
+
+    /// Ends what clients have open to the server through the virtual address, which is for replicas.
+    async fn leave_read_pool(&self) {
+        let Some(vip) = &self.realm.vip else { return };
+        if !timeout(EVICT_LIMIT, vip.evict(self.server)).await.unwrap_or(false) {
+            let name = self.realm.name(self.server);
+            // Without a writable primary all writes wait: worse than readers that read from it.
+            warn!(server = name, "it may have clients of the virtual address when it becomes writable");
+        }
     }
 }

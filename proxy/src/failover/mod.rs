@@ -33,6 +33,7 @@ use self::engine::Engine;
 use self::service::Sessions;
 use crate::cluster::{self, ServiceAccount};
 use crate::shared::Shared;
+use crate::vip;
 
 /// The way to the failover engine.
 #[derive(Clone, Debug)]
@@ -78,6 +79,7 @@ pub fn start(
     account: &Arc<ServiceAccount>,
     cluster: cluster::Handle,
     observations: mpsc::Receiver<Observation>,
+    vip: Option<vip::Handle>,
 ) -> Handle {
     let names = shared.config.servers.iter().map(|server| server.name.clone()).collect();
     let (operations, asked) = Operations::new(names, cluster.clock);
@@ -94,7 +96,7 @@ pub fn start(
             return;
         }
         let (shown, free) = (sender.clone(), cluster.clone());
-        let inlets = Inlets { observations, asked, operations: kept, view: sender };
+        let inlets = Inlets { observations, asked, operations: kept, view: sender, vip };
         match assemble(&shared, &account, cluster, inlets) {
             Ok(engine) => engine.run().await,
             Err(error) => {
@@ -113,6 +115,7 @@ struct Inlets {
     asked: mpsc::Receiver<operations::Asked>,
     operations: Arc<Operations>,
     view: watch::Sender<Arc<View>>,
+    vip: Option<vip::Handle>,
 }
 
 fn assemble(
@@ -137,8 +140,8 @@ fn assemble(
         }
     };
     let (back, events) = mpsc::channel(MAX_WAITING);
-    let realm = Arc::new(Realm::new(config, account.clone(), cluster.clock));
-    let Inlets { observations, asked, operations, view } = inlets;
+    let Inlets { observations, asked, operations, view, vip } = inlets;
+    let realm = Arc::new(Realm::new(config, account.clone(), cluster.clock).with_vip(vip));
     Ok(Engine {
         controller: Controller::new(Settings::new(config, proxy.clone())),
         proxy,

@@ -69,8 +69,8 @@ impl ReadPool {
         Self { policy, seen: BTreeMap::new(), evicted: BTreeSet::new() }
     }
 
-    /// Takes a server out at once, its connections included, whatever it seems to be, until it is let in again: a
-    /// candidate for promotion must not have readers that take it for a replica.
+    /// Takes a server out at once, its connections included, whatever it seems to be, until it is let in again or has
+    /// become the primary: a candidate for promotion must not have readers that take it for a replica.
     pub fn evict(&mut self, server: ServerId) {
         self.evicted.insert(server);
     }
@@ -99,6 +99,8 @@ impl ReadPool {
             untouched: BTreeSet::new(),
         };
         let mut least_lagging: Option<(Duration, SocketAddr, u32)> = None;
+        // From then on its role keeps it out, for as long as it has that.
+        self.evicted.retain(|server| topology.primary != Some(*server));
         for view in &topology.servers {
             let Some(&address) = addresses.get(&view.id) else { continue };
             if self.evicted.contains(&view.id) {

@@ -175,3 +175,14 @@ fn an_evicted_server_is_out_whatever_it_seems_to_be() {
     pool.readmit(ServerId(2));
     assert_eq!(shown(pool.wish(&picture, &addresses, Duration::ZERO)), "2=100 serving");
 }
+
+#[test]
+fn an_evicted_server_may_serve_again_after_it_was_the_primary() {
+    let (mut pool, addresses) = (ReadPool::new(policy()), addresses(3));
+    pool.evict(ServerId(1));
+    let mut shown_at =
+        |picture: &str, second| shown(pool.wish(&topology(picture), &addresses, Duration::from_secs(second)));
+    assert_eq!(shown_at("p+100 r+100 r+100", 0), "2=100 serving");
+    assert_eq!(shown_at("r+100 p+100 r+100", 1), "0=100 serving, 2=100 serving");
+    assert_eq!(shown_at("r+100 r+100 p+100", 2), "0=100 serving, 1=100 serving");
+}
