@@ -17,7 +17,10 @@ use crate::Failure;
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     pub readers: usize,
+    /// One INSERT at a time.
     pub writers: usize,
+    /// An INSERT and a read in a transaction.
+    pub transactions: usize,
     /// Between the starts of two statements of one client.
     pub pace: Duration,
 }
@@ -48,6 +51,7 @@ struct Books {
     write: Ledger,
     /// The ids of the rows whose INSERT was acknowledged.
     acknowledged: Mutex<Vec<u64>>,
+    unacknowledged: Mutex<Vec<(u64, String)>>,
     next_id: AtomicU64,
     /// Held shared by each statement under way.
     under_way: Arc<RwLock<()>>,
@@ -81,6 +85,9 @@ impl Traffic {
         for _ in 0..load.writers {
             clients.spawn(work(options.clone(), books.clone(), load.pace, Job::Write));
         }
+        for _ in 0..load.transactions {
+            clients.spawn(work(options.clone(), books.clone(), load.pace, Job::Transact));
+        }
         Ok(Self { books, _clients: clients })
     }
 
@@ -110,6 +117,11 @@ impl Traffic {
     /// What went wrong with writes, and how often.
     pub fn write_errors(&self) -> BTreeMap<String, u64> {
         locked(&self.books.write.errors).clone()
+    }
+
+    /// The ids of the rows of `app.traffic_log` of which no acknowledgement came, with the error that came instead.
+    pub fn unacknowledged(&self) -> Vec<(u64, String)> {
+        locked(&self.books.unacknowledged).clone()
     }
 
     /// The ids of the rows of `app.traffic_log` whose INSERT was acknowledged.
@@ -159,6 +171,7 @@ impl Ledger {
 enum Job {
     Read,
     Write,
+    Transact,
 }
 
 /// One client: keeps a connection, opens a new one when it breaks.
@@ -178,19 +191,22 @@ async fn work(options: OptsBuilder, books: Arc<Books>, pace: Duration, job: Job)
         if outcome.as_ref().is_err_and(|error| !error.contains("ERROR 1290")) {
             conn = None;
         }
-        if let (Ok(()), Some(id)) = (&outcome, statement.id) {
-            locked(&books.acknowledged).push(id);
+        match (&outcome, statement.id) {
+            (Ok(()), Some(id)) => locked(&books.acknowledged).push(id),
+            (Err(error), Some(id)) => locked(&books.unacknowledged).push((id, error.clone())),
+            (_, None) => {}
         }
         let ledger = match job {
             Job::Read => &books.read,
-            Job::Write => &books.write,
+            Job::Write | Job::Transact => &books.write,
         };
         ledger.enter(started, outcome);
     }
 }
 
+/// What a client does in one go.
 struct Statement {
-    sql: String,
+    sql: Vec<String>,
     /// The id of the row that it inserts.
     id: Option<u64>,
 }
@@ -199,21 +215,37 @@ fn statement(books: &Books, job: Job) -> Statement {
     match job {
         Job::Read => {
             let id = rand::random_range(1..=ROWS);
-            Statement { sql: format!("SELECT value FROM traffic WHERE id = {id}"), id: None }
+            Statement { sql: vec![format!("SELECT value FROM traffic WHERE id = {id}")], id: None }
         }
-        Job::Write => {
+        Job::Write | Job::Transact => {
             let id = books.next_id.fetch_add(1, Ordering::Relaxed);
-            Statement { sql: format!("INSERT INTO traffic_log (id) VALUES ({id})"), id: Some(id) }
+            let insert = format!("INSERT INTO traffic_log (id) VALUES ({id})");
+            let sql = match job {
+                Job::Transact => {
+                    let own = format!("SELECT COUNT(*) FROM traffic_log WHERE id = {id}");
+                    vec!["BEGIN".to_owned(), insert, own, "COMMIT".to_owned()]
+                }
+                Job::Read | Job::Write => vec![insert],
+            };
+            Statement { sql, id: Some(id) }
         }
     }
 }
 
-async fn run(options: &OptsBuilder, conn: &mut Option<Conn>, sql: &str) -> mysql_async::Result<()> {
+async fn run(
+    options: &OptsBuilder,
+    conn: &mut Option<Conn>,
+    statements: &[String],
+) -> mysql_async::Result<()> {
     let open = match conn.take() {
         Some(open) => open,
         None => Conn::new(options.clone()).await?,
     };
-    conn.insert(open).query_drop(sql).await
+    let open = conn.insert(open);
+    for sql in statements {
+        open.query_drop(sql).await?;
+    }
+    Ok(())
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

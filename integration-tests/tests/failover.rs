@@ -21,6 +21,10 @@ fn main() {
         suite.test(&stage, "lossless: a killed primary is replaced, nothing acknowledged is lost", killed);
         let stage = suite.stage(plan(flavour, true));
         suite.test(&stage, "lossless: a frozen primary is replaced, nothing acknowledged is lost", frozen);
+        let mut plan_of_kills = plan(flavour, true);
+        plan_of_kills.configuration = "[failover]\nmin_interval = \"0s\"\nmax_per_hour = 0\n".to_owned();
+        let stage = suite.stage(plan_of_kills);
+        suite.test(&stage, "kills in a row: no error but of commits in flight", kills_in_a_row);
         let stage = suite.stage(plan(flavour, true));
         suite.test(&stage, "open transactions move to the new primary, or are said to be rolled back", moved);
         let stage = suite.stage(plan(flavour, false));
@@ -53,6 +57,65 @@ async fn killed(stage: Arc<Stage>) -> Outcome {
     println!("{:?}: writes went on {} ms after the kill", stage.flavour(), pause.as_millis());
     nothing_lost(&*new_primary(&sandbox, &proxy).await?, &traffic).await?;
     idle_sessions_go_on(&stage).await
+}
+
+/// As often as `POINTSMAN_KILLS` says: the primary is killed and comes back as a replica.
+async fn kills_in_a_row(stage: Arc<Stage>) -> Outcome {
+    let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);
+    armed(&proxy, true).await;
+    let load = Load { readers: 2, writers: 2, transactions: 2, pace: Duration::from_millis(2) };
+    let traffic = Traffic::start(proxy.options(APP, "app"), load).await?;
+    let kills = std::env::var("POINTSMAN_KILLS").map_or(Ok(DEFAULT_KILLS), |kills| kills.parse())?;
+    for kill in 1..=kills {
+        goes_on(&traffic).await;
+        let primary = new_primary(&sandbox, &proxy).await?;
+        primary.kill().await?;
+        let old = primary.address();
+        eventually("another primary", LIMIT, async || {
+            let status = proxy.status().await;
+            status.is_ok_and(|status| primary_of(&status).is_some_and(|address| address != old))
+        })
+        .await;
+        goes_on(&traffic).await;
+        primary.start().await?;
+        eventually("the killed one replicates again", LIMIT, async || {
+            proxy.status().await.is_ok_and(|status| is_whole(&status))
+        })
+        .await;
+        println!("{:?}: kill {kill} of {kills}: {:?}", stage.flavour(), traffic.tally());
+    }
+    let at_rest = traffic.pause().await;
+    let primary = new_primary(&sandbox, &proxy).await?;
+    let there: Vec<u64> = primary.rows("SELECT id FROM app.traffic_log").await?;
+    let there: BTreeSet<_> = there.into_iter().collect();
+    let lost: Vec<_> = traffic.acknowledged().into_iter().filter(|id| !there.contains(id)).collect();
+    assert!(lost.is_empty(), "lost {lost:?}");
+    let tally = traffic.tally();
+    assert_eq!(tally.failed_reads, 0, "{:?}", traffic.read_errors());
+    let failed = traffic.unacknowledged();
+    println!(
+        "{} acknowledged, {} unknown: {:?}",
+        traffic.acknowledged().len(),
+        failed.len(),
+        traffic.write_errors()
+    );
+    assert!(failed.len() <= kills * (load.writers + load.transactions), "{failed:?}");
+    for (id, error) in failed {
+        assert!(error.contains("ERROR 1158 (08007)"), "{id}: {error}");
+    }
+    drop(at_rest);
+    Ok(())
+}
+
+const DEFAULT_KILLS: usize = 3;
+
+/// Whether one server is the primary and all others serve reads, and acknowledge.
+fn is_whole(status: &Value) -> bool {
+    let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ackers = status["failover"]["ackers"].as_array().map_or(0, Vec::len);
+    status["failover"]["phase"] == "STABLE"
+        && ackers + 1 == servers.len()
+        && servers.iter().all(|server| server["state"] == "online")
 }
 
 async fn killed_at_rest(stage: Arc<Stage>) -> Outcome {
@@ -196,7 +259,7 @@ async fn armed(proxy: &Proxy, lossless: bool) {
 }
 
 async fn writers(proxy: &Proxy) -> Result<Traffic, Failure> {
-    let load = Load { readers: 2, writers: 4, pace: Duration::from_millis(2) };
+    let load = Load { readers: 2, writers: 4, transactions: 0, pace: Duration::from_millis(2) };
     let traffic = Traffic::start(proxy.options(APP, "app"), load).await?;
     goes_on(&traffic).await;
     Ok(traffic)

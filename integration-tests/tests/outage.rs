@@ -156,7 +156,7 @@ async fn two_writable(stage: Arc<Stage>) -> Outcome {
 }
 
 async fn reads(stage: &Stage) -> Result<Traffic, Failure> {
-    let load = Load { readers: 16, writers: 0, pace: Duration::from_millis(1) };
+    let load = Load { readers: 16, writers: 0, transactions: 0, pace: Duration::from_millis(1) };
     let traffic = Traffic::start(stage.proxy().await?.options(APP, "app"), load).await?;
     stage.sandbox().await?.caught_up(LIMIT).await?;
     goes_on(&traffic).await;

@@ -32,7 +32,7 @@ async fn changes_under_load(stage: Arc<Stage>) -> Outcome {
         proxy.status().await.is_ok_and(|status| states(&status).iter().all(|state| *state == "online"))
     })
     .await;
-    let load = Load { readers: 4, writers: 2, pace: Duration::from_millis(2) };
+    let load = Load { readers: 4, writers: 2, transactions: 0, pace: Duration::from_millis(2) };
     let traffic = Traffic::start(proxy.options(APP, "app"), load).await?;
     let servers: Vec<_> = sandbox.servers().iter().map(|server| server.address()).collect();
     let rest = fs::read_to_string(proxy.configuration())?;

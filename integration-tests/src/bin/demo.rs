@@ -43,7 +43,7 @@ async fn demo(once: bool) -> Result<bool, Failure> {
     }
     let proxy = Proxy::start(&sandbox, "[routing]\nhold_timeout = \"2s\"\n").await?;
     say(&format!("Pointsman listens on mysql://{}:{}@127.0.0.1:{}/app", APP.0, APP.1, proxy.port()));
-    let load = Load { readers: 6, writers: 2, pace: Duration::from_millis(4) };
+    let load = Load { readers: 6, writers: 2, transactions: 0, pace: Duration::from_millis(4) };
     let traffic = Traffic::start(proxy.options(APP, "app"), load).await?;
     let mut show = Show { once, sandbox, traffic, faults: Vec::new() };
     show.play().await?;

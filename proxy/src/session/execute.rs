@@ -251,7 +251,10 @@ impl Session {
             RelayError::Server { error, answered } => {
                 self.worker.shared.fences.suspect(server);
                 let pinned = self.pinned_by(job);
-                if job.is_repeatable() && !answered && pinned == PinnedBy::Nothing {
+                // What begins a transaction has done nothing yet.
+                let begins = matches!(job.intent.kind, Kind::Begin | Kind::BeginReadOnly);
+                let repeatable = job.is_repeatable() || begins && !self.state.in_transaction();
+                if repeatable && !answered && pinned == PinnedBy::Nothing {
                     return Failure::Elsewhere { error, refused: None };
                 }
                 let commit = self.may_commit(job);
