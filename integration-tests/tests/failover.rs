@@ -78,11 +78,18 @@ async fn kills_in_a_row(stage: Arc<Stage>) -> Outcome {
         .await;
         goes_on(&traffic).await;
         primary.start().await?;
-        eventually("the killed one replicates again", LIMIT, async || {
-            proxy.status().await.is_ok_and(|status| is_whole(&status))
+        eventually("the killed one replicates again, or is kept out", LIMIT, async || {
+            let status = proxy.status().await;
+            status.is_ok_and(|status| is_whole(&status) || is_errant(&status, &old))
         })
         .await;
         println!("{:?}: kill {kill} of {kills}: {:?}", stage.flavour(), traffic.tally());
+        if is_errant(&proxy.status().await?, &old) {
+            // MySQL commits at its restart what no replica had acknowledged: such a server must be set up anew.
+            assert_eq!(stage.flavour(), Flavour::Mysql, "init-rpl-role cuts the tail off");
+            println!("{old} came back with transactions that nobody else has");
+            break;
+        }
     }
     let at_rest = traffic.pause().await;
     let primary = new_primary(&sandbox, &proxy).await?;
@@ -114,9 +121,22 @@ fn is_whole(status: &Value) -> bool {
     let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let ackers = status["failover"]["ackers"].as_array().map_or(0, Vec::len);
     status["failover"]["phase"] == "STABLE"
+        && status["failover"]["unready"].is_null()
         && ackers + 1 == servers.len()
         && servers.iter().all(|server| server["state"] == "online")
 }
+
+/// Whether a server is kept out because of transactions that the primary does not have.
+fn is_errant(status: &Value, address: &str) -> bool {
+    let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let server = servers.iter().find(|server| server["address"] == address);
+    server.is_some_and(|server| {
+        server["state"] == "excluded"
+            && server["reason"].as_str().is_some_and(|reason| reason.contains(ERRANT))
+    })
+}
+
+const ERRANT: &str = "transactions that the primary does not have";
 
 async fn killed_at_rest(stage: Arc<Stage>) -> Outcome {
     let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);
@@ -138,8 +158,10 @@ async fn killed_under_load(stage: Arc<Stage>) -> Outcome {
     armed(&proxy, false).await;
     let traffic = writers(&proxy).await?;
     sandbox.primary().kill().await?;
+    let old = sandbox.primary().address();
+    let is_other = |status: &Value| primary_of(status).is_some_and(|address| address != old);
     eventually("another primary, or the reason why not", LIMIT, async || {
-        proxy.status().await.is_ok_and(|status| status["primary"].is_string() || is_missed(&status))
+        proxy.status().await.is_ok_and(|status| is_other(&status) || is_missed(&status))
     })
     .await;
     if is_missed(&proxy.status().await?) {

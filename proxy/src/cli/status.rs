@@ -85,7 +85,7 @@ fn failover(failover: &Value) -> String {
             )
         }
     };
-    for key in ["verdict_reason", "held"] {
+    for key in ["verdict_reason", "held", "unready"] {
         if let Some(reason) = failover[key].as_str() {
             lines.push_str(&format!("! {reason}\n"));
         }

@@ -27,6 +27,12 @@ pub(super) async fn repoint(work: &mut Work<'_>, source: ServerId, acker: bool) 
     if follows(&report, &host, port) && report.semi_sync.replica == acker && !report.semi_sync.source {
         return Ok(());
     }
+    if points_to(&report, &host, port) && report.channels().iter().all(|channel| channel.applies) {
+        // The applier goes on: one that starts anew has to prove again that it has lost nothing.
+        work.stop_receiver(&report).await?;
+        work.take_role(role).await?;
+        return work.change(words::start_receiver(flavour)).await;
+    }
     let is_new = !report.replicates();
     if is_new {
         refuse_errant(work, source).await?;

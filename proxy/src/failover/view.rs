@@ -18,6 +18,9 @@ pub struct View {
     /// Why writes are held; empty while they are served.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub held: String,
+    /// Why a primary that died now could not be replaced; empty while it could.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub unready: String,
     /// `STABLE`, `FENCING`, `CHOSEN`, `ACTIVE`; none before the coordinator was read.
     pub phase: Option<&'static str>,
     pub durability: Option<&'static str>,
@@ -54,6 +57,7 @@ impl View {
                 Service::Writes { .. } => String::new(),
                 Service::Hold { reason, .. } | Service::ReadsOnly { reason, .. } => reason.clone(),
             },
+            unready: controller.unready().unwrap_or_default(),
             phase: record.map(|record| record.phase.name()),
             durability: record.map(|record| record.durability.name()),
             ackers: record.map(|record| record.ackers.iter().cloned().collect()).unwrap_or_default(),

@@ -52,6 +52,13 @@ pub(super) fn stop_applier(flavour: Flavour) -> &'static str {
     }
 }
 
+pub(super) fn start_receiver(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "START SLAVE IO_THREAD",
+        Flavour::Mysql => "START REPLICA IO_THREAD",
+    }
+}
+
 pub(super) fn stop_receiver(flavour: Flavour) -> &'static str {
     match flavour {
         Flavour::Mariadb => "STOP SLAVE IO_THREAD",

@@ -241,6 +241,10 @@ fn a_replica_ahead_is_diverged() {
     // The primary shows it a little later, as MySQL does.
     check("up, 5* 1 r0 12 / 0 w 10 / 2 r0 10, 15* 1 r0 14 / 0 w 12 / 2 r0 10", "1:0 OXO");
     check("up, 5* 1 r0 12 / 0 w 10 / 2 r0 10, 5* 1 r0 14 / 0 w 12 / 2 r0 10", "1:0 OOO");
+    // One that does not replicate any more: what bars it from doing so is named.
+    let (_, topology) = run("up, 15* 1 r 12 / 0 w 10 / 2 r0 10");
+    let reason = &topology.servers[1].reason;
+    assert!(reason.contains("holds transactions that the primary does not have: "), "{reason}");
 }
 
 #[test]

@@ -136,7 +136,10 @@ impl Surroundings<'_> {
         }
         if !report.replicates() {
             return Some(if report.read_only {
-                format!("does not replicate from {primary}")
+                match server.divergence.verdict(self.now, None) {
+                    Some(divergence) => format!("does not replicate from {primary}: {divergence}"),
+                    None => format!("does not replicate from {primary}"),
+                }
             } else {
                 format!("accepts writes but is not the primary {primary}")
             });

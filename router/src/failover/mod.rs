@@ -21,6 +21,7 @@ mod fencing;
 mod judge;
 mod plan;
 mod planned;
+mod readiness;
 mod record;
 mod request;
 mod serve;
