@@ -117,7 +117,7 @@ enum Phase {
     Plain,
     PrepareHead,
     /// That many column definitions, then what follows them.
-    Definitions(u16, Section),
+    Definitions(u32, Section),
     /// The EOF packet after column definitions.
     DefinitionsEnd(Section),
     Rows,
@@ -260,7 +260,7 @@ impl ResponseWalker {
     }
 
     /// Expects the first of `count` column definitions.
-    fn expect_definitions(&mut self, count: u16, section: Section) {
+    fn expect_definitions(&mut self, count: u32, section: Section) {
         self.phase = if count == 0 { section.start() } else { Phase::Definitions(count, section) };
     }
 
@@ -311,7 +311,7 @@ impl ResponseWalker {
             Step::DefinitionsEnd(section) => self.on_definitions_end(section, payload),
             Step::PrepareOk => {
                 let head = PrepareOk::parse(payload)?;
-                self.expect_definitions(head.parameters, Section::Columns(head.columns));
+                self.expect_definitions(head.parameters.into(), Section::Columns(head.columns));
                 Ok(Some(Stop::PrepareOk { len }))
             }
             Step::LocalInfile => {
@@ -325,8 +325,9 @@ impl ResponseWalker {
     fn on_column_count(&mut self, payload: &[u8]) -> Result<(), ResponseError> {
         let mut reader = Reader::new(payload);
         let count = reader.lenenc()?;
-        let columns = u16::try_from(count)
-            .map_err(|_| Malformed::Field { expected: "at most 65535 columns", got: count })?;
+        // A count of more than three bytes begins like an EOF packet and has been refused as one.
+        let columns = u32::try_from(count)
+            .map_err(|_| Malformed::Field { expected: "at most 16777215 columns", got: count })?;
         let described = !self.cache_metadata || reader.u8()? != 0;
         if !reader.is_empty() {
             return Err(Malformed::Trailing { what: "a column count", len: reader.remaining() });
@@ -383,7 +384,7 @@ impl Section {
         match self {
             Self::Rows => Phase::Rows,
             Self::Columns(0) | Self::Nothing => Phase::Finished,
-            Self::Columns(columns) => Phase::Definitions(columns, Self::Nothing),
+            Self::Columns(columns) => Phase::Definitions(columns.into(), Self::Nothing),
         }
     }
 }

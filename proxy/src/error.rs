@@ -59,6 +59,8 @@ pub enum SessionError {
     OutcomeUnknown { server: ServerId, commit: bool, source: io::Error },
     #[error("server connection lost with the session's state on it: {source}")]
     StateLost { server: ServerId, source: io::Error },
+    #[error("server answered a read with what cannot be followed: {source}")]
+    MalformedAnswer { server: ServerId, source: io::Error },
     #[error("server asked for a file that the statement does not load")]
     UnexpectedInfile(ServerId),
     #[error("ended on order: {0:?}")]
@@ -78,6 +80,7 @@ impl SessionError {
             | Self::Refused(_) => Origin::Client,
             Self::OutcomeUnknown { server, .. }
             | Self::StateLost { server, .. }
+            | Self::MalformedAnswer { server, .. }
             | Self::UnexpectedInfile(server) => Origin::Server(*server),
             Self::Ordered(_) => Origin::Proxy,
         }
@@ -100,6 +103,9 @@ impl SessionError {
             Self::StateLost { .. } => {
                 let text = "Server connection lost; the session's transaction or state is gone";
                 ClientError::new(1158, b"08S01", text)
+            }
+            Self::MalformedAnswer { .. } => {
+                ClientError::new(1835, b"HY000", "Malformed communication packet from the server")
             }
             Self::UnexpectedInfile(_) => {
                 ClientError::new(1835, b"HY000", "Server asked for a file out of turn")

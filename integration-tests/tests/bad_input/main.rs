@@ -9,6 +9,7 @@
 //! | a client that never reads a huge result | `deaf` |
 //! | a server that dies in mid-packet | `siege::dying_servers` |
 //! | nested parentheses, joins, `+1`, 16 MB, invalid UTF-8, gbk | `statements::as_the_server`, `classify_properties` of the router |
+//! | a server that miscounts its columns | `statements::miscounted` |
 //! | a wrong configuration | `siege::wrong_configuration`, the tests of `config` |
 //! | any bytes | the targets in `fuzz/` |
 
@@ -41,6 +42,7 @@ fn main() {
         suite.test(&stage, "a packet without end", endless);
         suite.test(&stage, "clients that do not read", deaf);
         suite.test(&stage, "statements that have ended parsers", statements::as_the_server);
+        suite.test(&stage, "columns that servers do not count", statements::miscounted);
         suite.test(&stage, "logins that take their time", siege::slow_logins);
         suite.test(&stage, "a flood of logins", siege::login_flood);
         suite.test(&stage, "servers that die in the middle of a packet", siege::dying_servers);

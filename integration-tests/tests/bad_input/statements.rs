@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use pointsman_integration_tests::{Outcome, Stage};
+use pointsman_integration_tests::{Failure, Outcome, Stage};
 use pointsman_protocol::capability::Capabilities;
+use pointsman_protocol::response::PrepareOk;
 
 use super::fixtures::{PING, framed};
 use super::wire::{Wire, error_code};
@@ -18,6 +19,8 @@ fn statements() -> Vec<(&'static str, Vec<u8>)> {
         ("300 joins", text(format!("SELECT 1 FROM t{}", " JOIN t".repeat(300)))),
         ("5,000 joins", text(format!("SELECT 1 FROM t{}", " JOIN t".repeat(5_000)))),
         ("80 KB of +1", text(format!("SELECT 1{}", "+1".repeat(40_000)))),
+        ("70,000 columns", text(format!("SELECT 1{}", ",1".repeat(69_999)))),
+        ("100,000 columns", text(format!("SELECT 1{}", ",1".repeat(99_999)))),
         ("a comment without end", text(format!("SELECT 1 {}", "/*".repeat(50_000)))),
         ("a string without end", text(format!("SELECT '{}", "a".repeat(100_000)))),
         ("nearly 16 MB", text(format!("SELECT LENGTH('{}')", "x".repeat(16_000_000)))),
@@ -37,20 +40,72 @@ pub(super) async fn as_the_server(stage: Arc<Stage>) -> Outcome {
         let names: &[u8] = if name.contains("gbk") { b"\x03SET NAMES gbk" } else { b"\x03SET NAMES utf8mb4" };
         let mut told = Vec::new();
         for port in [direct, bystander.proxy.port()] {
-            let mut wire = Wire::logged_in(port, Capabilities::empty()).await?;
-            wire.send(&framed(0, names)).await;
-            alive(&mut wire).await?;
-            wire.send(&framed(0, &[b"\x03", &sql[..]].concat())).await;
-            let head = wire.packet().await?;
-            told.push(head.as_deref().map(|head| (error_code(head), head.first().copied())));
-            if head.as_deref().is_some_and(|head| error_code(head).is_some()) {
-                wire.send(&framed(0, &[PING])).await;
-                alive(&mut wire).await.map_err(|failure| format!("after {name}: {failure}"))?;
-            }
+            let answer = ask(port, names, &sql).await;
+            told.push(answer.map_err(|failure| format!("{name} on port {port}: {failure}"))?);
         }
         assert_eq!(told[1], told[0], "{name}: expected what the server says");
     }
     let grown = bystander.memory()?.saturating_sub(before);
     assert!(grown < MEMORY_MIB * 2, "{grown} MiB more");
+    bystander.unaffected().await
+}
+
+/// What came of a statement.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Ok,
+    Error(u16),
+    /// A result of so many packets.
+    Rows(usize),
+}
+
+/// Runs a statement on a connection of its own, which goes on after it.
+async fn ask(port: u16, names: &[u8], sql: &[u8]) -> Result<Told, Failure> {
+    let mut wire = Wire::logged_in(port, Capabilities::empty()).await?;
+    wire.send(&framed(0, names)).await;
+    alive(&mut wire).await?;
+    wire.send(&framed(0, &[b"\x03", sql].concat())).await;
+    let told = answer(&mut wire).await?;
+    wire.send(&framed(0, &[PING])).await;
+    alive(&mut wire).await?;
+    Ok(told)
+}
+
+/// Reads a whole answer: the rows of a result lie between two EOF packets.
+async fn answer(wire: &mut Wire) -> Result<Told, Failure> {
+    let (mut packets, mut ends) = (0, 0);
+    while ends < 2 {
+        let packet = wire.packet().await?.ok_or("expected an answer, got the end")?;
+        if let Some(code) = error_code(&packet) {
+            return Ok(Told::Error(code));
+        }
+        match (packets, packet.as_slice()) {
+            (0, [0, ..]) => return Ok(Told::Ok),
+            (_, [0xfe, rest @ ..]) if rest.len() < 8 => ends += 1,
+            _ => {}
+        }
+        packets += 1;
+    }
+    Ok(Told::Rows(packets))
+}
+
+/// Servers count the columns of a prepared statement in 16 bits and send them all: nobody can follow that.
+pub(super) async fn miscounted(stage: Arc<Stage>) -> Outcome {
+    let bystander = Bystander::new(&stage).await?;
+    let prepare = |columns: usize| framed(0, format!("\x16SELECT 1{}", ",1".repeat(columns - 1)).as_bytes());
+    let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
+    wire.send(&prepare(70_000)).await;
+    // In the middle of a definition no error can be told.
+    let code = wire.ended().await?;
+    assert!(matches!(code, None | Some(1835)), "ended with {code:?}");
+    assert!(bystander.proxy.log().contains("cannot be followed: expected EOF after column definitions"));
+    // Here it counts none, and what follows must not be taken for the answer to anything.
+    let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
+    wire.send(&prepare(65_536)).await;
+    let head = wire.packet().await?.ok_or("expected a prepared statement, got the end")?;
+    assert_eq!(PrepareOk::parse(&head)?.columns, 0);
+    wire.send(&framed(0, b"\x03SELECT 'mine' AS a")).await;
+    let packets = [wire.packet().await?, wire.packet().await?, wire.packet().await?, wire.packet().await?];
+    assert_eq!(packets[3].as_deref(), Some(&b"\x04mine"[..]), "{packets:02x?}");
     bystander.unaffected().await
 }

@@ -159,7 +159,12 @@ impl Session {
             Ok(()) => Ok(()),
             Err(RelayError::Client(error)) => Err(SessionError::ClientIo(error)),
             Err(RelayError::TooLarge { size, limit }) => Err(SessionError::TooLarge { size, limit }),
-            Err(RelayError::Server { .. } | RelayError::HeldBack(_) | RelayError::UnexpectedInfile) => Ok(()),
+            Err(
+                RelayError::Server { .. }
+                | RelayError::Malformed(_)
+                | RelayError::HeldBack(_)
+                | RelayError::UnexpectedInfile,
+            ) => Ok(()),
         }
     }
 
@@ -205,7 +210,14 @@ impl Session {
     /// Reads a whole result that names connections, and passes it on with our ids in it.
     async fn relay_translated(&mut self, connection: &mut ServerConnection) -> Result<Reply, RelayError> {
         let server = connection.server;
-        let lost = |error| RelayError::Server { error, answered: false };
+        let lost = |error: io::Error| {
+            let malformed = error.kind() == io::ErrorKind::InvalidData;
+            if malformed {
+                RelayError::Malformed(error)
+            } else {
+                RelayError::Server { error, answered: false }
+            }
+        };
         let result = inject::collect(connection).await.map_err(lost)?;
         let sessions = self.session_ids().await;
         let mut packets =
@@ -238,6 +250,9 @@ impl Session {
             }
             RelayError::UnexpectedInfile => Failure::Session(SessionError::UnexpectedInfile(server)),
             RelayError::TooLarge { size, limit } => Failure::Session(SessionError::TooLarge { size, limit }),
+            RelayError::Malformed(source) if job.is_repeatable() => {
+                Failure::Session(SessionError::MalformedAnswer { server, source })
+            }
             RelayError::HeldBack(refused) => {
                 self.worker.counters.misrouted.one();
                 if let Some(classified) = job.classified.as_ref().filter(|_| says_write(refused.code)) {
@@ -247,6 +262,10 @@ impl Session {
                     error: io::Error::other("refused by the server"),
                     refused: Some(refused),
                 }
+            }
+            RelayError::Malformed(source) => {
+                let commit = self.may_commit(job);
+                Failure::Session(SessionError::OutcomeUnknown { server, commit, source })
             }
             RelayError::Server { error, answered } => {
                 self.worker.shared.fences.suspect(server);
@@ -443,6 +462,7 @@ impl Session {
             Err(RelayError::Client(error)) => Err(SessionError::ClientIo(error)),
             Err(RelayError::Server { error, .. }) => Err(SessionError::StateLost { server, source: error }),
             Err(RelayError::TooLarge { size, limit }) => Err(SessionError::TooLarge { size, limit }),
+            Err(RelayError::Malformed(source)) => Err(SessionError::MalformedAnswer { server, source }),
             Err(RelayError::HeldBack(_) | RelayError::UnexpectedInfile) => {
                 Err(SessionError::UnexpectedInfile(server))
             }

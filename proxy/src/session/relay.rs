@@ -55,8 +55,10 @@ pub struct Reply {
 pub enum RelayError {
     /// The client is gone or stopped reading for too long.
     Client(io::Error),
-    /// The server is gone, or said what no server says. `answered`: bytes have reached the client.
+    /// The server is gone. `answered`: bytes have reached the client.
     Server { error: io::Error, answered: bool },
+    /// The server said what cannot be followed; another would most likely say the same.
+    Malformed(io::Error),
     /// The first packet was an error that this relay was asked to hold back.
     HeldBack(ClientError),
     /// LOCAL INFILE was asked for by a statement that does not load a file.
@@ -152,7 +154,7 @@ impl<'a> Relay<'a> {
     pub async fn run(mut self, connection: &mut ServerConnection) -> Result<Reply, RelayError> {
         loop {
             let walked = self.walker.walk(connection.lane.bytes());
-            let (ahead, stop) = walked.map_err(|error| self.server_error(malformed(error)))?;
+            let (ahead, stop) = walked.map_err(malformed)?;
             match stop {
                 Stop::NeedMore => {
                     if ahead > 0 {
@@ -212,7 +214,7 @@ impl<'a> Relay<'a> {
         let rewritten = match kind {
             EndKind::Err => self.on_err(packet, connection)?,
             EndKind::Eof => {
-                let eof = EofPacket::parse(payload).map_err(|error| self.server_error(malformed(error)))?;
+                let eof = EofPacket::parse(payload).map_err(malformed)?;
                 self.reply.status = eof.status;
                 self.reply.warnings = eof.warnings;
                 self.reply.has_status = true;
@@ -258,7 +260,7 @@ impl<'a> Relay<'a> {
         connection: &ServerConnection,
     ) -> Result<Option<Vec<u8>>, RelayError> {
         let err = ErrPacket::parse(&packet[HEADER_LEN..], connection.capabilities);
-        let err = err.map_err(|error| self.server_error(malformed(error)))?;
+        let err = err.map_err(malformed)?;
         if self.reply.bytes == 0 && self.options.hold_back.applies_to(err.code) {
             let sqlstate = err.sqlstate.unwrap_or(*b"HY000");
             let message = err.message.to_vec();
@@ -282,7 +284,7 @@ impl<'a> Relay<'a> {
     /// Takes what an OK packet says; gives the packet in another form when the client cannot read this one.
     fn on_ok(&mut self, packet: &[u8], server: Capabilities) -> Result<Option<Vec<u8>>, RelayError> {
         let payload = &packet[HEADER_LEN..];
-        let ok = OkPacket::parse(payload, server).map_err(|error| self.server_error(malformed(error)))?;
+        let ok = OkPacket::parse(payload, server).map_err(malformed)?;
         self.reply.status = ok.status;
         self.reply.warnings = ok.warnings;
         self.reply.has_status = true;
@@ -330,7 +332,7 @@ impl<'a> Relay<'a> {
     ) -> Result<(), RelayError> {
         let packet = &connection.lane.bytes()[ahead..ahead + len];
         let head = PrepareOk::parse(&packet[HEADER_LEN..]);
-        let head = head.map_err(|error| self.server_error(malformed(error)))?;
+        let head = head.map_err(malformed)?;
         self.reply.prepared = Some(head);
         let Some(id) = self.options.statement_id else {
             return self.forward(&mut connection.lane, ahead + len).await;
@@ -465,8 +467,8 @@ pub(super) fn fenced() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the server is not the primary any more")
 }
 
-fn malformed(error: impl ToString) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+fn malformed(error: impl ToString) -> RelayError {
+    RelayError::Malformed(io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }
 
 /// How long a client may refuse to take bytes, as net_write_timeout of servers.

@@ -140,6 +140,19 @@ async fn a_read_only_error_is_held_back_only_where_the_statement_can_run_elsewhe
 }
 
 #[tokio::test]
+async fn what_cannot_be_followed_is_not_taken_for_a_lost_server() {
+    let scene = Scene::new(Grammar::Query, Capabilities::PROTOCOL_41);
+    let bad: [&[&[u8]]; 4] =
+        [&[EOF_PACKET], &[&[0, 0xff]], &[&[1], EOF_PACKET], &[&[1], COLUMN, EOF_PACKET, b""]];
+    for payloads in bad {
+        for chunk in [1, 4096] {
+            let (reply, _got) = scene.play(&packets(payloads), chunk).await;
+            assert!(matches!(reply, Err(RelayError::Malformed(_))), "{payloads:02x?}: {reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_dies_tells_whether_anything_was_answered() {
     let scene = Scene::new(Grammar::Query, Capabilities::PROTOCOL_41);
     for (payloads, expected) in [(&[][..], false), (&[&[1][..], COLUMN, EOF_PACKET, b"\x017"][..], true)] {
