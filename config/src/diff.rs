@@ -103,7 +103,7 @@ mod tests {
         let hidden = format!("\"{MASK}\"");
         let hidden = Some(hidden.as_str());
         check(|_| {}, &[]);
-        check(|c| c.pool.min_idle = 3, &[("pool.min_idle", Some("0"), Some("3"), Reload::Restart)]);
+        check(|c| c.pool.min_idle = 3, &[("pool.min_idle", Some("0"), Some("3"), Reload::Live)]);
         check(
             |c| c.lag.maximum = Duration::from_secs(3),
             &[("lag.maximum", Some("\"10s\""), Some("\"3s\""), Reload::Live)],

@@ -160,7 +160,7 @@ pub struct Pool {
     /// Connections to each server, over all users; limits transaction mode only.
     #[schemars(range(min = 1))]
     pub max_connections: u32,
-    /// Idle connections that are kept to each server beyond `idle_timeout`.
+    /// Idle connections to each server, over all workers, that `idle_timeout` leaves open.
     pub min_idle: u32,
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]

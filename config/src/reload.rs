@@ -56,6 +56,7 @@ const TABLE: &[(&str, Reload)] = &[
     ("tls", Reload::Restart),
     ("backend_tls", Reload::Restart),
     ("pool", Reload::Restart),
+    ("pool.min_idle", Reload::Live),
     ("pool.idle_timeout", Reload::Live),
     ("pool.max_lifetime", Reload::Live),
     ("pool.acquire_timeout", Reload::Live),
@@ -76,6 +77,7 @@ const TABLE: &[(&str, Reload)] = &[
     ("drain", Reload::Live),
     ("log", Reload::Restart),
     ("log.level", Reload::Live),
+    ("log.slow_query", Reload::Live),
     ("replication", Reload::Restart),
     ("runtime", Reload::Restart),
 ];
@@ -91,6 +93,7 @@ pub fn take_up(running: &Config, new: &Config) -> Config {
         }
     }
     next.user_list = new.user_list.clone();
+    next.pool.min_idle = new.pool.min_idle;
     next.pool.idle_timeout = new.pool.idle_timeout;
     next.pool.max_lifetime = new.pool.max_lifetime;
     next.pool.acquire_timeout = new.pool.acquire_timeout;
@@ -103,6 +106,7 @@ pub fn take_up(running: &Config, new: &Config) -> Config {
     next.admin.token = new.admin.token.clone();
     next.drain = new.drain.clone();
     next.log.level = new.log.level;
+    next.log.slow_query = new.log.slow_query;
     next
 }
 

@@ -20,12 +20,16 @@ fn main() {
         let mut plan = Plan::new(flavour);
         let socket = format!("pointsman-operate-{}-{flavour:?}.sock", std::process::id());
         let socket = std::env::temp_dir().join(socket);
-        plan.configuration = format!("socket = \"{}\"\n[failover]\nmode = \"off\"\n", socket.display());
+        plan.configuration = format!(
+            "socket = \"{}\"\n[failover]\nmode = \"off\"\n[log]\nslow_query = \"300ms\"\n",
+            socket.display()
+        );
         let stage = suite.stage(plan);
         suite.test(&stage, "probes say yes, and depend on no server", probes);
         suite.test(&stage, "status keeps its contract and its exit codes", status);
         suite.test(&stage, "metrics count what clients do", metrics);
         suite.test(&stage, "sessions show their pins", sessions);
+        suite.test(&stage, "slow statements are logged without their values", slow_statements);
         suite.test(&stage, "a drained server gets no reads", drain_server);
         suite.test(&stage, "changes need the socket or the token", changes_need_a_door);
         suite.test(&stage, "check names the grant that is missing", check_grants);
@@ -190,6 +194,41 @@ async fn sessions(stage: Arc<Stage>) -> Outcome {
     assert_eq!(ours["user"], "app");
     assert!(ours["server"].is_string());
     client.query_drop("ROLLBACK").await?;
+    Ok(())
+}
+
+async fn slow_statements(stage: Arc<Stage>) -> Outcome {
+    all_online(&stage).await?;
+    let proxy = stage.proxy().await?;
+    let before = proxy.log().len();
+    let logged = || {
+        let log = proxy.log();
+        let lines = log[before..].lines().filter(|line| line.contains("slow statement"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut client = stage.client().await?;
+    for secret in ["hush", "whisper"] {
+        client.query_drop(format!("SELECT SLEEP(0.4), '{secret}'")).await?;
+    }
+    client.exec_drop("SELECT SLEEP(?), 'hush'", (0.4,)).await?;
+    eventually("the slow statements are in the log", LIMIT, async || logged().len() >= 3).await;
+    let field = |line: &str, name: &str| {
+        let value = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        value.map(|value| value.trim_matches('"').to_owned()).ok_or(format!("no {name} in {line}"))
+    };
+    let status = proxy.status().await?;
+    for line in logged() {
+        assert!(!line.contains("SLEEP") && !line.contains("hush") && !line.contains("whisper"), "{line}");
+        assert_eq!(field(&line, "user")?, "app");
+        assert!(field(&line, "milliseconds")?.parse::<u64>()? >= 300, "{line}");
+        let server = field(&line, "server")?;
+        let servers = status["servers"].as_array().ok_or("no servers")?;
+        assert!(servers.iter().any(|known| known["name"] == *server), "{line}");
+    }
+    // Statements that differ in nothing but their values have one digest.
+    let lines = logged();
+    assert_eq!(field(&lines[0], "digest")?, field(&lines[1], "digest")?);
+    assert_eq!(field(&lines[0], "digest")?.len(), 32);
     Ok(())
 }
 

@@ -17,6 +17,7 @@ pub mod sandbox;
 pub mod serve;
 pub mod session;
 pub mod shared;
+pub mod slow_log;
 pub mod tls;
 pub mod users;
 pub mod vip;

@@ -21,11 +21,12 @@ use pointsman_router::topology::{ServerId, State, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
-use crate::backend::pool::IdlePool;
+use crate::backend::pool::{IdlePool, Keeping};
 use crate::counters::Counters;
 use crate::net::{ClientAddress, ListenerKind, Seat, Stream};
 use crate::session;
 use crate::shared::Shared;
+use crate::slow_log::SlowLog;
 
 /// Statements whose intent a worker remembers.
 const CLASSIFIER_SLOTS: usize = 8192;
@@ -213,6 +214,7 @@ pub struct Worker {
     pub classifier: RefCell<Classifier>,
     pub balancer: RefCell<Balancer>,
     pub rules: Rules,
+    pub slow_log: SlowLog,
     pub counters: Arc<Counters>,
     pub slots: RefCell<BTreeMap<u32, Rc<Slot>>>,
     pub started: Instant,
@@ -231,7 +233,8 @@ impl Worker {
         Self {
             index,
             rules,
-            pool: IdlePool::new(shared.budgets.clone(), shared.fences.clone()),
+            slow_log: SlowLog::default(),
+            pool: IdlePool::new(index, shared.budgets.clone(), shared.fences.clone()),
             classifier: RefCell::new(classifier),
             balancer: RefCell::new(Balancer::new(&shared.config.routing, shared.config.servers.len())),
             counters: shared.counters[index].clone(),
@@ -515,11 +518,8 @@ fn end_on(worker: &Worker, server: ServerId) {
 
 fn on_tick(worker: &Rc<Worker>) {
     let now = Instant::now();
-    let (idle_timeout, max_lifetime) = {
-        let pool = &worker.settings().pool;
-        (pool.idle_timeout, pool.max_lifetime)
-    };
-    worker.pool.reap(now, idle_timeout, max_lifetime, worker.topology().epoch);
+    let keeping = Keeping::new(&worker.settings().pool, worker.topology().epoch);
+    worker.pool.reap(now, &keeping);
     flush_pending_closes(worker);
     for slot in worker.slots.borrow().values() {
         let idle_for = slot.idle_since.get().map_or(Duration::ZERO, |since| now.duration_since(since));

@@ -20,6 +20,8 @@ pub struct Budget {
     /// Length of `queue`, readable without its lock.
     waiting: AtomicUsize,
     queue: Mutex<VecDeque<Waiter>>,
+    /// How many connections lay idle with each worker when it last looked them over.
+    idle: Mutex<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,7 @@ impl Budget {
             used: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
+            idle: Mutex::default(),
         })
     }
 
@@ -70,6 +73,19 @@ impl Budget {
 
     pub fn waiters(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many of the `old` ones among a worker's `idle` connections it may close, so that over all workers `keep`
+    /// stay. The other workers' are counted as they last said, at most a tick ago.
+    pub fn spare_idle(&self, worker: usize, idle: usize, old: usize, keep: usize) -> usize {
+        let mut counts = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() <= worker {
+            counts.resize(worker + 1, 0);
+        }
+        counts[worker] = idle;
+        let spare = counts.iter().sum::<usize>().saturating_sub(keep).min(old);
+        counts[worker] = idle - spare;
+        spare
     }
 
     /// Queues for a connection of `key` or a permit. Dropping the receiver leaves the queue.

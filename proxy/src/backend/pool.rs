@@ -31,6 +31,24 @@ pub struct Want {
     pub epoch: u64,
 }
 
+/// How long connections are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping {
+    pub idle_timeout: Duration,
+    pub max_lifetime: Duration,
+    /// Idle connections to each server, over all workers, that `idle_timeout` leaves alone.
+    pub min_idle: usize,
+    /// Connections of an older one are of no use.
+    pub epoch: u64,
+}
+
+impl Keeping {
+    pub fn new(settings: &pointsman_config::Pool, epoch: u64) -> Self {
+        let &pointsman_config::Pool { idle_timeout, max_lifetime, min_idle, .. } = settings;
+        Self { idle_timeout, max_lifetime, min_idle: min_idle as usize, epoch }
+    }
+}
+
 /// What came of looking for a connection without waiting.
 #[derive(Debug)]
 pub enum Found {
@@ -49,15 +67,17 @@ pub enum Found {
 #[derive(Debug)]
 pub struct IdlePool {
     lists: RefCell<Vec<Vec<Box<ServerConnection>>>>,
+    worker: usize,
     budgets: Vec<Arc<Budget>>,
     /// Told of connections that have ended by themselves.
     fences: Arc<Fences>,
 }
 
 impl IdlePool {
-    pub fn new(budgets: Vec<Arc<Budget>>, fences: Arc<Fences>) -> Self {
+    /// The idle connections of the worker with this index.
+    pub fn new(worker: usize, budgets: Vec<Arc<Budget>>, fences: Arc<Fences>) -> Self {
         let lists = RefCell::new(budgets.iter().map(|_| Vec::new()).collect());
-        Self { lists, budgets, fences }
+        Self { lists, worker, budgets, fences }
     }
 
     pub fn budget(&self, server: ServerId) -> Option<&Arc<Budget>> {
@@ -157,21 +177,22 @@ impl IdlePool {
     }
 
     /// Closes what has been idle or open for too long, belongs to an older epoch, or is dead.
-    pub fn reap(&self, now: Instant, idle_timeout: Duration, max_lifetime: Duration, epoch: u64) {
+    pub fn reap(&self, now: Instant, keeping: &Keeping) {
         let mut doomed = Vec::new();
-        for list in self.lists.borrow_mut().iter_mut() {
-            let mut at = 0;
-            while at < list.len() {
-                let c = &mut list[at];
-                let old = now.duration_since(c.idle_since) > idle_timeout
-                    || now.duration_since(c.opened) > max_lifetime
-                    || c.epoch != epoch;
-                if old || !c.is_quiet() {
-                    doomed.push(list.remove(at));
-                } else {
-                    at += 1;
-                }
-            }
+        for (list, budget) in self.lists.borrow_mut().iter_mut().zip(&self.budgets) {
+            doomed.extend(list.extract_if(.., |c| {
+                now.duration_since(c.opened) > keeping.max_lifetime
+                    || c.epoch != keeping.epoch
+                    || !c.is_quiet()
+            }));
+            let is_old = |c: &ServerConnection| now.duration_since(c.idle_since) > keeping.idle_timeout;
+            let old = list.iter().filter(|c| is_old(c)).count();
+            let mut spare = budget.spare_idle(self.worker, list.len(), old, keeping.min_idle);
+            doomed.extend(list.extract_if(.., |c| {
+                let closes = spare > 0 && is_old(c);
+                spare -= usize::from(closes);
+                closes
+            }));
         }
         // Dropped outside the borrow: a permit that goes back may wake a waiter.
         drop(doomed);
@@ -215,5 +236,50 @@ impl IdlePool {
     /// Waits in the server's queue for a connection or a permit.
     pub fn queue(&self, server: ServerId, key: KeyId) -> Option<tokio::sync::oneshot::Receiver<Grant>> {
         Some(self.budget(server)?.wait(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// A worker's pool with so many idle connections to one server, and their other ends.
+    fn pool(worker: usize, budget: &Arc<Budget>, idle: usize) -> (IdlePool, Vec<UnixStream>) {
+        let pool = IdlePool::new(worker, vec![budget.clone()], Arc::new(Fences::new(1, Instant::now())));
+        let open = |_| {
+            let permit = budget.try_acquire().expect("a budget for all");
+            let (connection, far) = ServerConnection::for_tests(KeyId(0), permit);
+            pool.give_back(connection);
+            far
+        };
+        let far_ends = (0..idle).map(open).collect();
+        (pool, far_ends)
+    }
+
+    #[tokio::test]
+    async fn idle_connections_are_closed_but_for_those_that_are_to_stay() {
+        let budget = Budget::new(10);
+        let (one, _ends) = pool(0, &budget, 5);
+        let (other, _more_ends) = pool(1, &budget, 3);
+        let keeping = Keeping {
+            idle_timeout: Duration::from_secs(60),
+            max_lifetime: Duration::from_secs(3600),
+            min_idle: 4,
+            epoch: 1,
+        };
+        let reap_at = |seconds, keeping: &Keeping| {
+            let now = Instant::now() + Duration::from_secs(seconds);
+            one.reap(now, keeping);
+            other.reap(now, keeping);
+            (one.idle_count(ServerId(0)), other.idle_count(ServerId(0)))
+        };
+        assert_eq!(reap_at(30, &keeping), (5, 3));
+        // Over both workers.
+        assert_eq!(reap_at(90, &keeping), (1, 3));
+        assert_eq!(budget.used(), 4);
+        assert_eq!(reap_at(91, &Keeping { min_idle: 2, ..keeping }), (0, 2));
+        assert_eq!(reap_at(4000, &keeping), (0, 0));
     }
 }

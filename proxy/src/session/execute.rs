@@ -1,7 +1,7 @@
 //! One attempt at running a statement on one server connection.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pointsman_protocol::capability::{Capabilities, Status};
 use pointsman_protocol::command::Command;
@@ -319,7 +319,31 @@ impl Session {
         if reply.error.is_some() {
             server.errors.one();
         }
-        server.observe(started.elapsed());
+        let took = started.elapsed();
+        server.observe(took);
+        self.log_if_slow(job, connection, reply, took);
+    }
+
+    /// The statement is named by its digest, which holds none of its values.
+    fn log_if_slow(&self, job: &Job, connection: &ServerConnection, reply: &Reply, took: Duration) {
+        let threshold = self.worker.settings().log.slow_query;
+        if threshold.is_zero() || took <= threshold {
+            return;
+        }
+        let Some(left_out) = self.worker.slow_log.admit(self.worker.now()) else { return };
+        let topology = self.worker.topology();
+        tracing::warn!(
+            session = self.slot.id,
+            user = &*String::from_utf8_lossy(&self.login.user),
+            server = topology.server(connection.server).map_or("", |view| view.name.as_str()),
+            kind = job.intent.kind.name(),
+            digest = format!("{:032x}", job.digest.0),
+            milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            rows = reply.rows,
+            error = reply.error.unwrap_or_default(),
+            left_out,
+            "slow statement"
+        );
     }
 
     /// Takes note of what the answer says, then keeps or returns the connection.
