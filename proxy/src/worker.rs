@@ -154,8 +154,6 @@ pub struct Slot {
     /// A server that this session waits for was found dead.
     pub server_down: Cell<bool>,
     pub account: Cell<u64>,
-    /// LAST_INSERT_ID() as it was when another session took over the connection that held it.
-    pub captured_insert_id: Cell<Option<u64>>,
     /// None while a statement runs.
     pub idle_since: Cell<Option<Instant>>,
     pub wait_timeout: Cell<Duration>,
@@ -174,7 +172,6 @@ impl Slot {
             killing: Cell::default(),
             server_down: Cell::default(),
             account: Cell::default(),
-            captured_insert_id: Cell::default(),
             idle_since: Cell::new(Some(Instant::now())),
             wait_timeout: Cell::new(Duration::from_secs(28_800)),
             view: RefCell::new(SessionView { id, state: "login", ..SessionView::default() }),

@@ -171,6 +171,8 @@ bitflags! {
         const MULTI_STATEMENTS = 1 << 7;
         /// Asks where the primary's binary log or its replication stands: no other server can answer for it.
         const PRIMARY_ITSELF = 1 << 8;
+        /// May make another LAST_INSERT_ID() or leave the session's as it is: INSERT, REPLACE, LOAD DATA, CALL.
+        const MAY_KEEP_INSERT_ID = 1 << 9;
     }
 }
 

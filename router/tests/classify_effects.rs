@@ -48,7 +48,7 @@ fn reads() {
     check("SELECT FOUND_ROWS()", "diagnostics DIAGNOSTICS");
     check("SELECT ROW_COUNT(), LAST_INSERT_ID()", "diagnostics DIAGNOSTICS INSERT_ID");
     check("SELECT @@identity", "diagnostics INSERT_ID");
-    check("SELECT LAST_INSERT_ID(5)", "unproven-read SETS_INSERT_ID");
+    check("SELECT LAST_INSERT_ID(5)", "unproven-read SETS_INSERT_ID MAY_KEEP_INSERT_ID");
     check("SELECT CONNECTION_ID()", "server-question CONNECTION_ID");
     check("SELECT @@pseudo_thread_id", "server-question CONNECTION_ID");
     check("SELECT @@socket, @@port", "server-question SOCKET");
@@ -58,7 +58,7 @@ fn reads() {
     check("SELECT a INTO @a FROM t", "unproven-read UNTRACKED_USER_VARIABLE USER_VARIABLES");
     check("SELECT a INTO OUTFILE '/tmp/x' FROM t", "unproven-read");
     check("SELECT a FROM t FOR UPDATE", "unproven-read");
-    check("SELECT f(a) FROM t", "unproven-read UNKNOWN_STATE");
+    check("SELECT f(a) FROM t", "unproven-read UNKNOWN_STATE MAY_KEEP_INSERT_ID");
     check("SELECT GET_LOCK('a', 1)", "lock USER_LOCK");
     check("SELECT RELEASE_LOCK('a')", "lock");
     check("SELECT RELEASE_ALL_LOCKS()", "lock USER_LOCKS_RELEASED");
@@ -90,20 +90,20 @@ fn reads() {
 
 #[test]
 fn writes_and_definitions() {
-    check("INSERT INTO t VALUES (1)", "write");
-    check("INSERT INTO t VALUES (LAST_INSERT_ID())", "write INSERT_ID");
-    check("INSERT INTO t VALUES (LAST_INSERT_ID(5))", "write SETS_INSERT_ID");
-    check("UPDATE t SET a = LAST_INSERT_ID(a + 1)", "write SETS_INSERT_ID");
+    check("INSERT INTO t VALUES (1)", "write MAY_KEEP_INSERT_ID");
+    check("INSERT INTO t VALUES (LAST_INSERT_ID())", "write INSERT_ID MAY_KEEP_INSERT_ID");
+    check("INSERT INTO t VALUES (LAST_INSERT_ID(5))", "write SETS_INSERT_ID MAY_KEEP_INSERT_ID");
+    check("UPDATE t SET a = LAST_INSERT_ID(a + 1)", "write SETS_INSERT_ID MAY_KEEP_INSERT_ID");
     check("UPDATE t SET a = @a := a + 1", "write UNTRACKED_USER_VARIABLE");
     check("UPDATE t SET a = @a", "write USER_VARIABLES");
-    check("INSERT INTO t (a) SELECT GET_LOCK('x', 1)", "write USER_LOCK");
-    check("INSERT INTO t VALUES (CONNECTION_ID())", "write CONNECTION_ID");
-    check("INSERT INTO mysql.user VALUES (1)", "write ACCOUNTS_CHANGED PROCESS_IDS");
-    check("LOAD DATA INFILE 'x' INTO TABLE t", "write");
-    check("LOAD DATA LOCAL INFILE 'x' INTO TABLE t", "load-local");
+    check("INSERT INTO t (a) SELECT GET_LOCK('x', 1)", "write USER_LOCK MAY_KEEP_INSERT_ID");
+    check("INSERT INTO t VALUES (CONNECTION_ID())", "write CONNECTION_ID MAY_KEEP_INSERT_ID");
+    check("INSERT INTO mysql.user VALUES (1)", "write ACCOUNTS_CHANGED PROCESS_IDS MAY_KEEP_INSERT_ID");
+    check("LOAD DATA INFILE 'x' INTO TABLE t", "write MAY_KEEP_INSERT_ID");
+    check("LOAD DATA LOCAL INFILE 'x' INTO TABLE t", "load-local MAY_KEEP_INSERT_ID");
     check(
         "LOAD DATA CONCURRENT LOCAL INFILE 'x' INTO TABLE t (a, @b)",
-        "load-local UNTRACKED_USER_VARIABLE USER_VARIABLES",
+        "load-local UNTRACKED_USER_VARIABLE USER_VARIABLES MAY_KEEP_INSERT_ID",
     );
     check("CREATE TABLE t (a INT)", "ddl IMPLICIT_COMMIT MAY_COMMIT");
     check("CREATE TABLE t (a INT DEFAULT (connection_id()))", "ddl IMPLICIT_COMMIT MAY_COMMIT");
@@ -116,7 +116,7 @@ fn writes_and_definitions() {
     check("CREATE FUNCTION f() RETURNS INT RETURN 1", program);
     check("DROP FUNCTION f", program);
     check("DROP DATABASE d", program);
-    let body = "ddl UNKNOWN_STATE IMPLICIT_COMMIT CATALOGUE_CHANGED MAY_COMMIT";
+    let body = "ddl UNKNOWN_STATE IMPLICIT_COMMIT CATALOGUE_CHANGED MAY_COMMIT MAY_KEEP_INSERT_ID";
     check("CREATE PROCEDURE p() BEGIN SET @a = 1; CREATE TEMPORARY TABLE t (a INT); END", body);
     check("CREATE DEFINER = user@host PROCEDURE p() BEGIN SET @a = 1; END", body);
     let accounts = "ddl IMPLICIT_COMMIT ACCOUNTS_CHANGED MAY_COMMIT";
@@ -125,8 +125,8 @@ fn writes_and_definitions() {
     check("SET PASSWORD = 'x'", accounts);
     check("SET DEFAULT ROLE r", accounts);
     check("FLUSH PRIVILEGES", "administration IMPLICIT_COMMIT ACCOUNTS_CHANGED MAY_COMMIT");
-    check("CALL p()", "call UNKNOWN_STATE MAY_COMMIT");
-    check("BEGIN NOT ATOMIC SELECT 1; END", "call UNKNOWN_STATE MAY_COMMIT");
+    check("CALL p()", "call UNKNOWN_STATE MAY_COMMIT MAY_KEEP_INSERT_ID");
+    check("BEGIN NOT ATOMIC SELECT 1; END", "call UNKNOWN_STATE MAY_COMMIT MAY_KEEP_INSERT_ID");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn transactions_and_locks() {
     check("ROLLBACK NO RELEASE", "rollback");
     check("ROLLBACK TO a", "savepoint");
     check("SAVEPOINT a", "savepoint");
-    check("XA START 'x'", "xa UNKNOWN_STATE MAY_COMMIT");
+    check("XA START 'x'", "xa UNKNOWN_STATE MAY_COMMIT MAY_KEEP_INSERT_ID");
     check("XA COMMIT 'x'", "xa MAY_COMMIT");
     check("LOCK TABLES t READ", "lock LOCK_TABLES IMPLICIT_COMMIT MAY_COMMIT");
     check("UNLOCK TABLES", "lock UNLOCK_TABLES GLOBAL_READ_UNLOCK IMPLICIT_COMMIT MAY_COMMIT");
@@ -159,7 +159,7 @@ fn transactions_and_locks() {
     check("HANDLER h CLOSE", "handler HANDLER_CLOSE");
     check("HANDLER h READ FIRST", "handler");
     check("PREPARE s FROM 'SELECT 1'", "text-prepare TEXT_PREPARE");
-    check("EXECUTE s USING @a", "text-prepare UNKNOWN_STATE MAY_COMMIT USER_VARIABLES");
+    check("EXECUTE s USING @a", "text-prepare UNKNOWN_STATE MAY_COMMIT USER_VARIABLES MAY_KEEP_INSERT_ID");
     check("DEALLOCATE PREPARE s", "text-prepare TEXT_DEALLOCATE");
 }
 
@@ -243,11 +243,11 @@ fn settings_of_other_kinds() {
     check("SET @a = @b + 1", "set UNTRACKED_USER_VARIABLE USER_VARIABLES");
     check("SET @a = ?", "set UNTRACKED_USER_VARIABLE");
     check("SET @a = LAST_INSERT_ID()", "set UNTRACKED_USER_VARIABLE INSERT_ID");
-    check("SET @a = f()", "set UNTRACKED_USER_VARIABLE UNKNOWN_STATE");
+    check("SET @a = f()", "set UNTRACKED_USER_VARIABLE UNKNOWN_STATE MAY_KEEP_INSERT_ID");
     check("SET insert_id = 5", "set ONE_SHOT");
-    check("SET last_insert_id = 5", "set SETS_INSERT_ID");
+    check("SET last_insert_id = 5", "set SETS_INSERT_ID MAY_KEEP_INSERT_ID");
     check("SET sql_log_bin = 0", "set UNTRACKED_SET");
-    check("SET gibberish", "set UNTRACKED_SET UNKNOWN_STATE");
+    check("SET gibberish", "set UNTRACKED_SET UNKNOWN_STATE MAY_KEEP_INSERT_ID");
     check_actions("SET ROLE r", &[Action::SetRole { sql: "SET ROLE r".into() }]);
     check_actions(
         "SET TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE",

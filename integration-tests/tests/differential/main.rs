@@ -12,7 +12,7 @@ use std::time::Duration;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::{APP, Sandbox};
-use pointsman_integration_tests::{FLAVOURS, Failure, Outcome, Plan, Stage, Suite};
+use pointsman_integration_tests::{FLAVOURS, Failure, Outcome, Plan, Proxy, Stage, Suite};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Semaphore;
@@ -28,9 +28,59 @@ fn main() {
         let mut plan = Plan::new(flavour);
         plan.configuration = "[pool]\nmax_connections = 2\nacquire_timeout = \"60s\"\n".to_owned();
         let stage = suite.stage(plan);
+        suite.test(&stage, "LAST_INSERT_ID() follows its session", insert_ids);
         suite.test(&stage, "20,000 statements of 8 clients on 2 connections per server", same_answers);
     }
     suite.run()
+}
+
+/// Through connections that others use in between, and behind INSERTs that show an id without making one.
+async fn insert_ids(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let table = "CREATE TABLE app.ids (id INT PRIMARY KEY AUTO_INCREMENT, n INT UNIQUE)";
+    sandbox.primary().run(&[table]).await?;
+    let proxy = Proxy::start(&sandbox, "[runtime]\nworkers = 1\n").await?;
+    let mut one = proxy.connect(APP, "app").await?;
+    let mut other = proxy.connect(APP, "app").await?;
+    one.query_drop("INSERT INTO ids (n) VALUES (1)").await?;
+    let made = one.last_insert_id();
+    // Keeps the connection on which the id was made, and leaves one of its own there.
+    other.query_drop("BEGIN").await?;
+    other.query_drop("INSERT INTO ids (n) VALUES (2)").await?;
+    let made_by_other = other.last_insert_id();
+    assert!(made.is_some() && made_by_other.is_some() && made != made_by_other);
+    for (sql, shown) in [
+        ("INSERT INTO ids (id, n) VALUES (500, 3)", 500),
+        ("INSERT INTO ids (n) VALUES (3) ON DUPLICATE KEY UPDATE n = 4", 500),
+        ("REPLACE INTO ids (id, n) VALUES (501, 5)", 501),
+    ] {
+        one.query_drop(sql).await?;
+        assert_eq!((one.last_insert_id(), last_insert_id(&mut one).await?), (Some(shown), made), "{sql}");
+    }
+    other.query_drop("COMMIT").await?;
+    assert_eq!(last_insert_id(&mut other).await?, made_by_other);
+    // One that has made none sees nobody else's, of the living or of the dead.
+    let mut third = proxy.connect(APP, "app").await?;
+    third.query_drop("INSERT INTO ids (id, n) VALUES (600, 6)").await?;
+    assert_eq!(last_insert_id(&mut third).await?, Some(0));
+    third.query_drop("INSERT INTO ids (n) VALUES (7)").await?;
+    third.disconnect().await?;
+    one.disconnect().await?;
+    let mut fourth = proxy.connect(APP, "app").await?;
+    fourth.query_drop("INSERT INTO ids (id, n) VALUES (700, 8)").await?;
+    assert_eq!(last_insert_id(&mut fourth).await?, Some(0));
+    // The common case costs no statement of ours.
+    let before = sandbox.primary().counter("Com_set_option").await?;
+    for n in 1000..1000 + INSERTS {
+        fourth.query_drop(format!("INSERT INTO ids (n) VALUES ({n})")).await?;
+    }
+    let set = sandbox.primary().counter("Com_set_option").await? - before;
+    assert!(set < INSERTS / 10, "{set} SETs for {INSERTS} INSERTs");
+    Ok(())
+}
+
+async fn last_insert_id(conn: &mut Conn) -> Result<Option<u64>, Failure> {
+    Ok(conn.query_first("SELECT LAST_INSERT_ID()").await?)
 }
 
 async fn same_answers(stage: Arc<Stage>) -> Outcome {
@@ -150,6 +200,7 @@ fn told(pair: &Pair, history: &[String], failure: Failure) -> Failure {
     format!("session {} after\n  {}\n{failure}", pair.number, last.join("\n  ")).into()
 }
 
+const INSERTS: u64 = 100;
 const SESSIONS: u64 = 8;
 const STATEMENTS_OF_EACH: usize = 2500;
 const STATEMENT_LIMIT: Duration = Duration::from_secs(120);

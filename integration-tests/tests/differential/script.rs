@@ -110,6 +110,7 @@ impl Script {
                 self.isolation().to_owned(),
                 "SHOW VARIABLES LIKE 'sql_mode'".to_owned(),
                 "SELECT 1; SELECT 'two', 3".to_owned(),
+                "SELECT LAST_INSERT_ID()".to_owned(),
                 match self.flavour {
                     Flavour::Mariadb => "VALUES (1, 2), (3, 4)".to_owned(),
                     Flavour::Mysql => format!("TABLE {d} ORDER BY id LIMIT 2"),
@@ -134,6 +135,7 @@ impl Script {
                 format!("DELETE FROM {d} WHERE n > 40 AND n < 1000 OR n > 1040"),
                 format!("INSERT INTO {d} (n, s) SELECT n + 2000, s FROM {d} WHERE n = {n}"),
                 format!("DELETE FROM {d} WHERE n >= 2000"),
+                format!("INSERT INTO {d} (id, n) VALUES ({}, {n})", n + 500),
                 format!("UPDATE {d} SET n = n WHERE n = {n}; SELECT ROW_COUNT()"),
             ],
         );
@@ -257,6 +259,10 @@ impl Script {
             1,
             &[
                 format!("INSERT INTO {d} (n) VALUES ({})", n + 3000),
+                format!("INSERT INTO {d} (id, n) VALUES ({}, {})", n + 700, n + 3000),
+                format!("INSERT INTO {d} (n) VALUES ({n}) ON DUPLICATE KEY UPDATE s = 'again'"),
+                format!("INSERT INTO {d} (n) VALUES ({0}), ({0})", n + 3000),
+                format!("UPDATE {d} SET s = LAST_INSERT_ID(n) WHERE n = {n}"),
                 format!("UPDATE {d} SET s = 'x' WHERE n = {n}"),
                 "SELECT 1 / 0, CAST('abc' AS SIGNED)".to_owned(),
                 "SELECT * FROM no_such_table".to_owned(),
@@ -286,17 +292,8 @@ impl Script {
         // What FOUND_ROWS() answers behind anything else differs between servers, and is not carried.
         let asks = "SELECT SQL_CALC_FOUND_ROWS";
         let selected = steps[1..].iter().any(|step| step.to_string().starts_with(asks));
-        // Behind an error or a statement that made no id, servers do not promise what LAST_INSERT_ID() is.
-        let inserted = steps[1..].iter().any(|step| {
-            let sql = step.to_string();
-            sql.starts_with("INSERT INTO") || sql.contains("LAST_INSERT_ID(77)")
-        });
-        let carried = |at: usize, step: &Step| {
-            let sql = step.to_string();
-            !sql.contains("FOUND_ROWS()") && !sql.contains("LAST_INSERT_ID()")
-                || sql.contains("FOUND_ROWS()") && at == 0 && selected
-                || sql.contains("LAST_INSERT_ID()") && inserted
-        };
+        let carried =
+            |at: usize, step: &Step| !step.to_string().contains("FOUND_ROWS()") || at == 0 && selected;
         steps.extend(
             asked.into_iter().enumerate().filter(|(at, step)| carried(*at, step)).map(|(_, step)| step),
         );

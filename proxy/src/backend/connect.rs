@@ -15,7 +15,7 @@ use super::authenticate::{Admitted, Applicant, AuthenticateError, authenticate};
 use super::base_session;
 pub use super::base_session::{CharacterSet, base_set_sql};
 use super::budget::Permit;
-use super::connection::ServerConnection;
+use super::connection::{LastInsertId, ServerConnection};
 use super::prepared::PreparedStatements;
 use crate::buffer::Lane;
 use crate::error::ClientError;
@@ -128,7 +128,7 @@ async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<Server
         status,
         prepared: PreparedStatements::default(),
         owner: 0,
-        insert_id: None,
+        insert_id: LastInsertId::Is(0),
         has_warnings: false,
         opened: now,
         idle_since: now,

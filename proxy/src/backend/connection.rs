@@ -1,7 +1,7 @@
 //! One open connection to a server and what is known of its state.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use pointsman_protocol::capability::{Capabilities, Status};
@@ -39,8 +39,7 @@ pub struct ServerConnection {
     pub prepared: PreparedStatements,
     /// The session that used it last; its diagnostics and insert id are still here.
     pub owner: u32,
-    /// Where the owner's LAST_INSERT_ID() must be left when another session takes the connection.
-    pub insert_id: Option<Arc<InsertId>>,
+    pub insert_id: LastInsertId,
     /// A statement has left warnings since the last reset.
     pub has_warnings: bool,
     pub opened: Instant,
@@ -70,26 +69,43 @@ impl ServerConnection {
     }
 }
 
+/// LAST_INSERT_ID() of a connection.
+#[derive(Clone, Debug)]
+pub enum LastInsertId {
+    Is(u64),
+    /// What the owner's last statement has made of it, to be left there when another session takes the connection.
+    OfOwner(Arc<InsertId>),
+    /// What a session that has ended left behind.
+    Unknown,
+}
+
+impl LastInsertId {
+    pub fn is(&self, value: u64) -> bool {
+        matches!(self, Self::Is(known) if *known == value)
+    }
+}
+
 /// A session's LAST_INSERT_ID(), for the time when the connection that knows it has gone to another session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct InsertId {
-    value: Mutex<u64>,
+    value: AtomicU64,
     /// The connection was asked; before that, `value` is what the answer said.
     asked: AtomicBool,
 }
 
 impl InsertId {
-    pub fn get(&self) -> u64 {
-        *self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is likely, for as long as nobody has asked.
+    pub fn new(likely: u64) -> Self {
+        Self { value: AtomicU64::new(likely), asked: AtomicBool::new(false) }
     }
 
-    pub fn set(&self, value: u64) {
-        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    pub fn get(&self) -> u64 {
+        self.value.load(Ordering::Acquire)
     }
 
     /// The connection itself said so.
     pub fn confirm(&self, value: u64) {
-        self.set(value);
+        self.value.store(value, Ordering::Release);
         self.asked.store(true, Ordering::Release);
     }
 
@@ -119,7 +135,7 @@ impl ServerConnection {
             state: ConnectionState::fresh(None),
             prepared: PreparedStatements::default(),
             owner: 0,
-            insert_id: None,
+            insert_id: LastInsertId::Is(0),
             has_warnings: false,
             opened: now,
             idle_since: now,

@@ -10,7 +10,7 @@ use pointsman_protocol::capability::{Capabilities, Status};
 use pointsman_protocol::codec::Reader;
 use pointsman_protocol::err::ErrPacket;
 use pointsman_protocol::ok::{EofPacket, OkPacket};
-use pointsman_protocol::packet::{HEADER_LEN, write_packet};
+use pointsman_protocol::packet::{HEADER_LEN, Header, write_packet};
 use pointsman_protocol::response::{EndKind, Grammar, PrepareOk, ResponseWalker, Stop};
 
 use super::connection::ServerConnection;
@@ -49,7 +49,7 @@ pub async fn query(connection: &mut ServerConnection, sql: &[u8], limit: Duratio
     command(connection, &query_payload(connection, sql), Grammar::Query, limit).await
 }
 
-/// Runs SQL that gives one row of one column, and gives that value; none for an error, NULL or no row.
+/// Runs SQL that gives one row, and gives its first value; none for an error, NULL or no row.
 ///
 /// # Errors
 ///
@@ -257,20 +257,26 @@ fn error_of(payload: &[u8], capabilities: Capabilities) -> io::Result<ClientErro
     })
 }
 
-/// The first column of the first row in the packets of a text result: column count, one column, row.
+/// The first column of the first row in the packets of a text result: column count, columns, row.
 fn first_value(packets: &[u8], capabilities: Capabilities) -> Option<Vec<u8>> {
-    let row_at = if capabilities.contains(Capabilities::DEPRECATE_EOF) { 2 } else { 3 };
     let mut rest = packets;
-    for _ in 0..row_at {
-        let header = pointsman_protocol::packet::Header::parse(rest)?;
-        rest = rest.get(HEADER_LEN + header.len..)?;
+    let columns = Reader::new(next_payload(&mut rest)?).lenenc().ok()?;
+    let ends = u64::from(!capabilities.contains(Capabilities::DEPRECATE_EOF));
+    for _ in 0..columns + ends {
+        next_payload(&mut rest)?;
     }
-    let header = pointsman_protocol::packet::Header::parse(rest)?;
-    let row = rest.get(HEADER_LEN..HEADER_LEN + header.len)?;
+    let row = next_payload(&mut rest)?;
     if row.first() == Some(&NULL_VALUE) {
         return None;
     }
     Reader::new(row).lenenc_bytes().ok().map(<[u8]>::to_vec)
+}
+
+fn next_payload<'a>(packets: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let header = Header::parse(packets)?;
+    let payload = packets.get(HEADER_LEN..header.frame_len())?;
+    *packets = &packets[header.frame_len()..];
+    Some(payload)
 }
 
 fn invalid(error: impl std::fmt::Display) -> io::Error {

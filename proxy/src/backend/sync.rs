@@ -4,13 +4,14 @@
 //! change of schema would let a write run in the old one.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_protocol::response::Grammar;
 use pointsman_router::session::{SessionState, Step, SyncPlan};
 
 use super::connect::base_set_sql;
-use super::connection::ServerConnection;
+use super::connection::{LastInsertId, ServerConnection};
 use super::inject::{self, Answer};
 use crate::error::ClientError;
 
@@ -58,30 +59,40 @@ pub async fn bring_to(connection: &mut ServerConnection, session: &SessionState)
 ///
 /// As [`bring_to`].
 pub async fn reset(connection: &mut ServerConnection) -> Result<(), SyncError> {
-    save_insert_id(connection).await?;
+    save_insert_id(connection, None).await?;
     let answer = inject::command(connection, &[COM_RESET_CONNECTION], Grammar::Ok, STEP_TIMEOUT).await?;
     expect_ok(answer)?;
     connection.prepared.clear();
+    connection.insert_id = LastInsertId::Is(0);
     let sql = base_set_sql(connection.flavour, &connection.character_set);
     expect_ok(inject::query(connection, sql.as_bytes(), STEP_TIMEOUT).await?)?;
     connection.state.after_reset();
     Ok(())
 }
 
-/// Asks for the LAST_INSERT_ID() of the session that used the connection before, if that session still lives.
+/// Asks for the LAST_INSERT_ID() of the session that used the connection before, if that session still lives,
+/// and in the same breath puts the next one's in its place where that is known.
 ///
 /// # Errors
 ///
 /// As [`bring_to`].
-pub async fn save_insert_id(connection: &mut ServerConnection) -> Result<(), SyncError> {
-    let Some(saved) = connection.insert_id.take() else { return Ok(()) };
-    if std::sync::Arc::strong_count(&saved) < 2 {
+pub async fn save_insert_id(connection: &mut ServerConnection, next: Option<u64>) -> Result<(), SyncError> {
+    let LastInsertId::OfOwner(saved) = &connection.insert_id else { return Ok(()) };
+    let saved = saved.clone();
+    connection.insert_id = LastInsertId::Unknown;
+    if Arc::strong_count(&saved) < 2 {
         return Ok(());
     }
-    let value = inject::scalar(connection, b"SELECT LAST_INSERT_ID()", STEP_TIMEOUT).await?;
+    // The limit goes before sql_select_limit, which may be nothing.
+    let sql = match next {
+        Some(next) => format!("SELECT LAST_INSERT_ID(), LAST_INSERT_ID({next}) LIMIT 1"),
+        None => "SELECT LAST_INSERT_ID() LIMIT 1".to_owned(),
+    };
+    let value = inject::scalar(connection, sql.as_bytes(), STEP_TIMEOUT).await?;
     let parsed = value.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
     if let Some(id) = parsed {
         saved.confirm(id);
+        connection.insert_id = LastInsertId::Is(next.unwrap_or(id));
     }
     Ok(())
 }

@@ -213,7 +213,7 @@ impl Session {
     ) -> Result<(), SyncError> {
         let is_own = connection.owner == self.slot.id;
         if !is_own {
-            sync::save_insert_id(connection).await?;
+            sync::save_insert_id(connection, self.known_insert_id()).await?;
         }
         let follows = self.last_server == Some(connection.server)
             && self.last_used.get(usize::from(connection.server.0)) == Some(&connection.serial);
@@ -225,49 +225,6 @@ impl Session {
         }
         connection.owner = self.slot.id;
         self.carry_insert_id(connection, needs).await
-    }
-
-    /// Makes LAST_INSERT_ID() right on a connection of this session's, for a statement that asks for it.
-    pub(super) async fn carry_insert_id(
-        &self,
-        connection: &mut ServerConnection,
-        needs: Needs,
-    ) -> Result<(), SyncError> {
-        // A reset on the way into the session's state takes it away from where it was made.
-        let made_at = self.insert_id.as_ref().map(|(serial, _)| *serial);
-        let is_here = connection.insert_id.is_some() && made_at == Some(connection.serial);
-        if !needs.contains(Needs::INSERT_ID) || is_here {
-            return Ok(());
-        }
-        self.ask_for_insert_id().await;
-        let value = self.insert_id.as_ref().map_or(0, |(_, saved)| saved.get());
-        let sql = format!("SET last_insert_id = {value}");
-        match inject::query(connection, sql.as_bytes(), INSERT_ID_TIMEOUT).await? {
-            inject::Answer::Ok(_) => Ok(()),
-            inject::Answer::Err(error) => Err(SyncError::Refused(error)),
-        }
-    }
-
-    /// An answer's insert id is not always what LAST_INSERT_ID() is then: asks, if nobody has used the connection since,
-    /// or waits until the session that has taken it has asked.
-    async fn ask_for_insert_id(&self) {
-        let Some((serial, saved)) = &self.insert_id else { return };
-        let deadline = Instant::now() + INSERT_ID_TIMEOUT;
-        while !saved.is_confirmed() && std::sync::Arc::strong_count(saved) > 1 && Instant::now() < deadline {
-            self.ask_own_connection(*serial).await;
-            if !saved.is_confirmed() {
-                tokio::time::sleep(INSERT_ID_POLL).await;
-            }
-        }
-    }
-
-    async fn ask_own_connection(&self, serial: u64) {
-        let Some(primary) = self.worker.topology().primary else { return };
-        let Some(mut own) = self.worker.pool.take_own(primary, serial, self.slot.id) else { return };
-        // A connection that cannot answer is closed.
-        if sync::save_insert_id(&mut own).await.is_ok() {
-            self.worker.pool.give_back(own);
-        }
     }
 
     /// Gives a connection back that holds nothing of this session but replayable state.
@@ -299,6 +256,4 @@ async fn forget_warnings(connection: &mut ServerConnection, needs: Needs) -> Res
     Ok(())
 }
 
-const INSERT_ID_POLL: std::time::Duration = std::time::Duration::from_millis(1);
 const WARNINGS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-const INSERT_ID_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);

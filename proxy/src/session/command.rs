@@ -190,6 +190,14 @@ impl Job {
         Self::plain(Kind::UnprovenRead, Target::SameAsTransaction, grammar, len)
     }
 
+    /// What it needs of its connection: preparing a statement asks for nothing yet.
+    pub(super) fn needs(&self) -> Needs {
+        match self.prepared {
+            PreparedUse::Prepare(_) => self.intent.needs - (Needs::INSERT_ID | Needs::MAY_KEEP_INSERT_ID),
+            PreparedUse::None | PreparedUse::Execute(_) | PreparedUse::Continue(_) => self.intent.needs,
+        }
+    }
+
     /// Whether running it twice is the same as running it once.
     pub(super) fn is_repeatable(&self) -> bool {
         self.intent.kind == Kind::Read && !self.continues

@@ -19,7 +19,7 @@ use super::relay::{
 };
 use super::replay::{Lost, PinnedBy};
 use super::translate;
-use crate::backend::connection::{InsertId, ServerConnection};
+use crate::backend::connection::ServerConnection;
 use crate::backend::digest::AnswerDigest;
 use crate::backend::inject;
 use crate::backend::prepared::StatementKey;
@@ -360,7 +360,6 @@ impl Session {
                 && !reply.status.contains(Status::LAST_ROW_SENT),
             ansi_quotes: reply.status.bits() & MARIADB_ANSI_QUOTES != 0,
             warnings: reply.warnings,
-            insert_id: reply.insert_id,
             schema: reply.schema.as_deref(),
             variables: &reply.variables,
             state_changed: reply.state_changed,
@@ -461,17 +460,6 @@ impl Session {
             connection.prepared.insert(StatementKey { session: self.slot.id, statement }, head.id);
             self.statements.prepared(statement, head.parameters);
         }
-    }
-
-    fn note_insert_id(&mut self, job: &Job, connection: &mut ServerConnection, reply: &Reply) {
-        let may_have_set = reply.insert_id != 0 || job.intent.effects.contains(Effects::SETS_INSERT_ID);
-        if !may_have_set {
-            return;
-        }
-        let saved = std::sync::Arc::new(InsertId::default());
-        saved.set(reply.insert_id);
-        connection.insert_id = Some(saved.clone());
-        self.insert_id = Some((connection.serial, saved));
     }
 
     /// Sends a command that has no answer.

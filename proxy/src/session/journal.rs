@@ -15,6 +15,8 @@ pub(super) struct Journal {
     spoilt: Option<&'static str>,
     /// A statement of it has made an id: LAST_INSERT_ID() is the transaction's own.
     made_id: bool,
+    /// LAST_INSERT_ID() before its first statement.
+    insert_id_before: u64,
 }
 
 /// One statement.
@@ -39,6 +41,8 @@ pub(super) struct Done<'a> {
     /// What pinned the session before or after it.
     pub(super) pins: Pins,
     pub(super) insert_id: u64,
+    /// LAST_INSERT_ID() before it.
+    pub(super) insert_id_before: u64,
     /// The answer told of a committed transaction.
     pub(super) has_gtid: bool,
 }
@@ -47,6 +51,11 @@ impl Journal {
     /// Why the transaction cannot be done again; none while it can.
     pub(super) fn spoilt(&self) -> Option<&'static str> {
         self.spoilt
+    }
+
+    /// LAST_INSERT_ID() as the first statement has to find it: not every INSERT that shows an id makes one.
+    pub(super) fn insert_id_before(&self) -> u64 {
+        self.insert_id_before
     }
 
     /// No transaction is open.
@@ -72,6 +81,9 @@ impl Journal {
         }
         let obstacle = self.obstacle(done, limit);
         if let (None, Some(packet)) = (obstacle, done.packet) {
+            if self.entries.is_empty() {
+                self.insert_id_before = done.insert_id_before;
+            }
             self.packets.extend_from_slice(packet);
             let (end, statement, answer) = (self.packets.len(), done.statement, done.answer);
             self.entries.push(Entry { end, statement, answer });
@@ -154,6 +166,7 @@ mod tests {
             answer: 1,
             pins: Pins::TRANSACTION,
             insert_id: 0,
+            insert_id_before: 0,
             has_gtid: false,
         };
         change(&mut done);

@@ -8,6 +8,7 @@ mod checkout;
 mod command;
 mod control;
 mod execute;
+mod insert_id;
 mod journal;
 mod kill;
 pub mod login;

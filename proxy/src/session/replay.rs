@@ -15,11 +15,13 @@ use pointsman_router::topology::{ServerId, Topology};
 use super::Session;
 use super::checkout::AcquireError;
 use super::command::{Job, PreparedUse};
+use super::insert_id::set_insert_id;
 use super::journal::{Done, Journal};
 use super::relay::Reply;
 use super::statement::Attempts;
 use crate::backend::connection::ServerConnection;
 use crate::backend::inject;
+use crate::backend::sync::SyncError;
 use crate::error::{ClientError, SessionError};
 
 /// What keeps a session on its connection, as far as a loss of it is concerned.
@@ -102,6 +104,7 @@ impl Session {
             answer: reply.digest.unwrap_or_default(),
             pins: pins_before | self.state.pins(),
             insert_id: reply.insert_id,
+            insert_id_before: self.likely_insert_id(),
             has_gtid: !reply.gtid.is_empty(),
         };
         self.journal.note(&done, self.worker.shared.config.failover.replay_limit);
@@ -173,7 +176,10 @@ impl Session {
         let outcome = self.replay(&journal, &mut connection).await;
         self.journal = journal;
         match outcome {
-            Ok(None) => Replayed::Same(connection),
+            Ok(None) => {
+                self.made_insert_id_again(&mut connection);
+                Replayed::Same(connection)
+            }
             Ok(Some(difference)) => Replayed::Different(difference),
             Err(error) => {
                 tracing::debug!(%error, "replay failed");
@@ -188,6 +194,14 @@ impl Session {
         journal: &Journal,
         connection: &mut ServerConnection,
     ) -> io::Result<Option<&'static str>> {
+        if let Err(error) = set_insert_id(connection, journal.insert_id_before()).await {
+            return match error {
+                SyncError::Io(error) => Err(error),
+                SyncError::Unusable | SyncError::Refused(_) => {
+                    Ok(Some("the new primary refused the session"))
+                }
+            };
+        }
         for (entry, packet) in journal.statements() {
             let packet = match entry.statement {
                 None => packet.to_vec(),

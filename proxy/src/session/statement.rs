@@ -192,7 +192,7 @@ impl Session {
         };
         let server = connection.server;
         let lost = |source| SessionError::StateLost { server, source };
-        if self.carry_insert_id(&mut connection, job.intent.needs).await.is_err() {
+        if self.carry_insert_id(&mut connection, job.needs()).await.is_err() {
             return Err(lost(std::io::ErrorKind::ConnectionAborted.into()));
         }
         match self.is_prepared_for(&mut connection, job).await.map_err(lost)? {
@@ -229,10 +229,10 @@ impl Session {
             | Decision::LeaveReplica { .. }
             | Decision::AskPosition { .. } => {
                 let primary = topology.primary.ok_or_else(|| no_primary(&topology, "no primary"))?;
-                self.acquire(primary, &topology, job.intent.needs).await.map_err(|error| error.told())?
+                self.acquire(primary, &topology, job.needs()).await.map_err(|error| error.told())?
             }
             Decision::Replica { id, .. } => {
-                self.acquire(id, &topology, job.intent.needs).await.map_err(|error| error.told())?
+                self.acquire(id, &topology, job.needs()).await.map_err(|error| error.told())?
             }
             Decision::Refuse(refusal) => return Err(told(&refusal)),
         };
@@ -253,7 +253,7 @@ impl Session {
         attempts: &mut Attempts,
     ) -> Result<bool, SessionError> {
         let is_primary = topology.primary == Some(server);
-        let mut connection = match self.acquire(server, topology, job.intent.needs).await {
+        let mut connection = match self.acquire(server, topology, job.needs()).await {
             Ok(connection) => connection,
             Err(error) => return self.not_acquired(error, server, is_primary, job, attempts).await,
         };

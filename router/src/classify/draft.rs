@@ -107,7 +107,11 @@ impl Draft {
         }
     }
 
-    pub(super) fn finish(self, hint: Option<Hint>) -> Intent {
+    pub(super) fn finish(mut self, hint: Option<Hint>) -> Intent {
+        if self.effects.intersects(Effects::SETS_INSERT_ID | Effects::UNKNOWN_STATE) {
+            // They may also leave it alone: an UPDATE that finds no row, a procedure that inserts nothing.
+            self.needs |= Needs::MAY_KEEP_INSERT_ID;
+        }
         Intent {
             kind: self.kind,
             target: self.target,

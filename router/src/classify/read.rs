@@ -78,7 +78,8 @@ pub(super) fn analyze(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
     }
     if inner.is_any(0, &["insert", "update", "delete", "replace"]) {
         let found = survey(&inner, catalogue);
-        return Draft::primary(Kind::Write, "runs the write that it analyzes").surveyed(&found);
+        let draft = Draft::primary(Kind::Write, "runs the write that it analyzes").surveyed(&found);
+        return draft.needing(Needs::MAY_KEEP_INSERT_ID);
     }
     super::administration::of_tables("analyzes tables")
 }

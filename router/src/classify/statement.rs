@@ -113,7 +113,10 @@ fn holds_statements(text: &Text<'_>) -> bool {
 
 fn write(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
     let found = survey(text, catalogue);
-    let draft = Draft::primary(Kind::Write, "writes").surveyed(&found);
+    let mut draft = Draft::primary(Kind::Write, "writes").surveyed(&found);
+    if text.is_any(0, &["insert", "replace"]) {
+        draft = draft.needing(Needs::MAY_KEEP_INSERT_ID);
+    }
     let accounts = (0..text.len()).any(|at| text.is(at, "mysql") && text.symbol(at + 1, b'.'));
     if accounts || text.mode.system_schema { draft.with(Effects::ACCOUNTS_CHANGED) } else { draft }
 }
@@ -133,7 +136,7 @@ fn load(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
     let local = (2..4).any(|at| text.is(at, "local"));
     let (kind, reason) =
         if local { (Kind::LoadLocal, "loads a file of the client") } else { (Kind::Write, "loads a file") };
-    let draft = Draft::primary(kind, reason).surveyed(&found);
+    let draft = Draft::primary(kind, reason).needing(Needs::MAY_KEEP_INSERT_ID).surveyed(&found);
     // A column list may assign to user variables: `(a, @b)`.
     let variables = found.needs.contains(Needs::USER_VARIABLES);
     if variables { draft.with(Effects::UNTRACKED_USER_VARIABLE) } else { draft }

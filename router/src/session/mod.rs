@@ -51,7 +51,6 @@ pub struct SessionState {
     floor: GtidSet,
     seen: Option<Seen>,
     consistency: Option<Consistency>,
-    may_have_insert_id: bool,
     /// A statement failed in which triggers or functions may have run, and none has succeeded since.
     failed_code: bool,
 }
@@ -287,11 +286,6 @@ impl SessionState {
 
     pub fn set_consistency(&mut self, consistency: Option<Consistency>) {
         self.consistency = consistency;
-    }
-
-    /// Whether the last statement may have changed what LAST_INSERT_ID() answers.
-    pub fn may_have_insert_id(&self) -> bool {
-        self.may_have_insert_id
     }
 
     fn set_schema(&mut self, schema: Option<&[u8]>) {

@@ -24,7 +24,6 @@ pub struct Observed<'a> {
     pub ansi_quotes: bool,
     pub cursor_open: bool,
     pub warnings: u16,
-    pub insert_id: u64,
     /// The schema tracker; an empty name is no schema.
     pub schema: Option<&'a [u8]>,
     /// Name and value from the system variables tracker.
@@ -43,8 +42,6 @@ impl SessionState {
         self.observe_status(intent, observed, now);
         self.observe_diagnostics(intent, observed, now);
         self.observe_position(intent, observed, now);
-        self.may_have_insert_id = observed.insert_id != 0
-            || intent.effects.intersects(Effects::SETS_INSERT_ID | Effects::UNKNOWN_STATE);
         match observed.error {
             Some(code) => self.observe_failure(intent, code, now),
             None => self.observe_success(intent, observed, now),
@@ -211,7 +208,6 @@ impl Default for Observed<'_> {
             ansi_quotes: false,
             cursor_open: false,
             warnings: 0,
-            insert_id: 0,
             schema: None,
             variables: &[],
             state_changed: false,

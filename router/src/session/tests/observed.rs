@@ -399,19 +399,6 @@ fn every_pin_has_a_name() {
 }
 
 #[test]
-fn insert_ids_are_noticed() {
-    let mut session = session(Flavour::Mysql);
-    let mut check = |intent: Intent, insert_id: u64, expected: bool| {
-        session.observe(&intent, &Observed { insert_id, ..ok() }, NOW);
-        assert_eq!(session.may_have_insert_id(), expected);
-    };
-    check(intent(Kind::Write), 7, true);
-    check(intent(Kind::Write), 0, false);
-    check(with(Kind::UnprovenRead, Effects::SETS_INSERT_ID), 0, true);
-    check(with(Kind::Call, Effects::UNKNOWN_STATE), 0, true);
-}
-
-#[test]
 fn a_savepoint_before_the_transaction_keeps_the_connection() {
     let mut session = session(Flavour::Mariadb);
     let off = Observed { autocommit: false, ..ok() };
