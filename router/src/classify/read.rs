@@ -5,7 +5,7 @@ use super::mode::Catalogue;
 use super::opinion::{self, Opinion};
 use super::survey::{Survey, survey};
 use super::text::Text;
-use crate::intent::{Flavour, Kind, Target};
+use crate::intent::{Flavour, Kind, Needs, Target};
 
 /// SELECT, WITH, VALUES, TABLE, or one of them in parentheses.
 pub(super) fn query(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
