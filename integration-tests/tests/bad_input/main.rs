@@ -5,15 +5,17 @@
 //! | garbage, truncated, oversized before login; wrong sequence ids; capabilities that nobody has | `logins` |
 //! | the same after login, unknown commands, junk in SEND_LONG_DATA | `commands`, `endless` |
 //! | junk in EXECUTE, in compressed headers | `executions`, `compressed` |
+//! | junk in SEND_LONG_DATA of a statement that is there | `long_data::as_the_server` |
 //! | slow-loris logins, a flood of logins | `announced`, `siege::slow_logins`, `siege::login_flood` |
 //! | a client that never reads a huge result | `deaf` |
-//! | a server that dies in mid-packet | `siege::dying_servers` |
-//! | nested parentheses, joins, `+1`, 16 MB, invalid UTF-8, gbk | `statements::as_the_server`, `classify_properties` of the router |
+//! | a server that dies in mid-packet, or in the middle of a write | `siege::dying_servers`, `siege::dying_primary` |
+//! | nested parentheses, joins, `+1`, over 16 MiB, invalid UTF-8, gbk | `statements::as_the_server`, `classify_properties` of the router |
 //! | a server that miscounts its columns | `statements::miscounted` |
 //! | a wrong configuration | `siege::wrong_configuration`, the tests of `config` |
 //! | any bytes | the targets in `fuzz/` |
 
 mod fixtures;
+mod long_data;
 mod siege;
 mod statements;
 mod wire;
@@ -33,7 +35,9 @@ use self::wire::{Wire, error_code};
 fn main() {
     let mut suite = Suite::new();
     for flavour in FLAVOURS {
-        let stage = suite.stage(Plan::new(flavour));
+        let mut plan = Plan::new(flavour);
+        plan.sandbox.options.push("--max-allowed-packet=64M".to_owned());
+        let stage = suite.stage(plan);
         suite.test(&stage, "no login", logins);
         suite.test(&stage, "no command", commands);
         suite.test(&stage, "no execution", executions);
@@ -42,10 +46,12 @@ fn main() {
         suite.test(&stage, "a packet without end", endless);
         suite.test(&stage, "clients that do not read", deaf);
         suite.test(&stage, "statements that have ended parsers", statements::as_the_server);
+        suite.test(&stage, "no data of a parameter", long_data::as_the_server);
         suite.test(&stage, "columns that servers do not count", statements::miscounted);
         suite.test(&stage, "logins that take their time", siege::slow_logins);
         suite.test(&stage, "a flood of logins", siege::login_flood);
         suite.test(&stage, "servers that die in the middle of a packet", siege::dying_servers);
+        suite.test(&stage, "a primary that dies in the middle of writes", siege::dying_primary);
         suite.test(&stage, "no wrong configuration", siege::wrong_configuration);
     }
     suite.run()
@@ -206,7 +212,7 @@ async fn endless(stage: Arc<Stage>) -> Outcome {
     let before = bystander.memory()?;
     let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
     let bytes = fixtures::endless();
-    // More than max_allowed_packet of either flavour.
+    // More than max_allowed_packet.
     for sequence in 0..6 {
         wire.send(&[&[0xff, 0xff, 0xff, sequence], &bytes[4..]].concat()).await;
     }

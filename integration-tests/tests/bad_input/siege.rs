@@ -6,7 +6,7 @@ use std::{fs, process};
 
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::APP;
-use pointsman_integration_tests::{Outcome, Stage, eventually, program};
+use pointsman_integration_tests::{Failure, Outcome, Stage, eventually, program};
 use tokio::time::{Instant, timeout};
 
 use super::wire::Wire;
@@ -89,14 +89,56 @@ pub(super) async fn dying_servers(stage: Arc<Stage>) -> Outcome {
         replica.start().await?;
         replica.run(&["START REPLICA"]).await?;
     }
-    eventually("the replicas are back", Duration::from_secs(20), async || {
+    all_online(&bystander).await;
+    bystander.unaffected().await
+}
+
+/// The primary dies under a write and under a transaction: their clients are told that nobody knows what came of it,
+/// and others read on.
+pub(super) async fn dying_primary(stage: Arc<Stage>) -> Outcome {
+    let mut bystander = Bystander::new(&stage).await?;
+    let sandbox = stage.sandbox().await?;
+    sandbox.primary().run(&["CREATE TABLE app.dying (id INT)"]).await?;
+    let mut in_transaction = bystander.proxy.connect(APP, "app").await?;
+    in_transaction.query_drop("BEGIN").await?;
+    in_transaction.query_drop("INSERT INTO dying VALUES (1)").await?;
+    let mut writer = bystander.proxy.connect(APP, "app").await?;
+    let write = tokio::spawn(async move { writer.query_drop("INSERT INTO dying SELECT SLEEP(60)").await });
+    let asleep = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'INSERT INTO dying%'";
+    eventually("the write is under way", Duration::from_secs(10), async || {
+        sandbox.primary().rows::<u64>(asleep).await.is_ok_and(|found| found == [1])
+    })
+    .await;
+    sandbox.primary().kill().await?;
+    let told = timeout(PROMPT, write).await??;
+    assert_eq!(code_and_state(told)?, (1158, "08007".to_owned()));
+    let told = timeout(PROMPT, in_transaction.query_drop("INSERT INTO dying VALUES (2)")).await?;
+    assert_eq!(code_and_state(told)?, (1158, "08S01".to_owned()));
+    let read =
+        timeout(PROMPT, bystander.conn.query_first::<u64, _>("SELECT COUNT(*) FROM sandbox")).await??;
+    assert!(read.is_some());
+    sandbox.primary().start().await?;
+    all_online(&bystander).await;
+    // It has not been run a second time.
+    assert_eq!(bystander.conn.query_first::<u64, _>("SELECT COUNT(*) FROM dying").await?, Some(0));
+    bystander.unaffected().await
+}
+
+fn code_and_state(told: mysql_async::Result<()>) -> Result<(u16, String), Failure> {
+    match told {
+        Err(mysql_async::Error::Server(error)) => Ok((error.code, error.state)),
+        other => Err(format!("expected an error of the proxy, got {other:?}").into()),
+    }
+}
+
+async fn all_online(bystander: &Bystander) {
+    eventually("all servers are back", Duration::from_secs(20), async || {
         bystander.proxy.status().await.is_ok_and(|status| {
             let servers = status["servers"].as_array();
             servers.is_some_and(|servers| servers.iter().all(|server| server["state"] == "online"))
         })
     })
     .await;
-    bystander.unaffected().await
 }
 
 /// Every fault is told with its place, and nothing has started.
@@ -114,7 +156,7 @@ pub(super) async fn wrong_configuration(stage: Arc<Stage>) -> Outcome {
         let told =
             String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(2), "{command:?}: {told}");
-        for place in ["wrong.toml:2:", "wrong.toml:3:", "wrong.toml:6:"] {
+        for place in ["wrong.toml:1:", "wrong.toml:2:", "wrong.toml:3:", "wrong.toml:6:"] {
             assert!(told.contains(place), "{command:?}: expected {place} in {told}");
         }
         assert!(told.contains("routing"), "{command:?}: expected the nearest name in {told}");

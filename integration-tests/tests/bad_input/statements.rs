@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pointsman_integration_tests::{Failure, Outcome, Stage};
 use pointsman_protocol::capability::Capabilities;
+use pointsman_protocol::packet::MAX_PAYLOAD;
 use pointsman_protocol::response::PrepareOk;
 
 use super::fixtures::{PING, framed};
@@ -24,6 +25,13 @@ fn statements() -> Vec<(&'static str, Vec<u8>)> {
         ("a comment without end", text(format!("SELECT 1 {}", "/*".repeat(50_000)))),
         ("a string without end", text(format!("SELECT '{}", "a".repeat(100_000)))),
         ("nearly 16 MB", text(format!("SELECT LENGTH('{}')", "x".repeat(16_000_000)))),
+        ("exactly one full packet", text(format!("SELECT LENGTH('{}')", "x".repeat(MAX_PAYLOAD - 18)))),
+        ("17 MB in two packets", text(format!("SELECT LENGTH('{}')", "x".repeat(17_000_000)))),
+        (
+            "a write of 17 MB",
+            text(format!("UPDATE sandbox SET id = id WHERE '{}' = 'x'", "x".repeat(17_000_000))),
+        ),
+        ("junk of 17 MB", vec![0xff; 17_000_000]),
         ("invalid UTF-8", b"SELECT HEX('\xc3\x28\xff\xfe\xf0\x82\x82\xac')".to_vec()),
         ("invalid UTF-8 outside of strings", b"SELECT \xc3\x28 FROM \xff".to_vec()),
         ("a NUL", b"SELECT 1\0; DROP TABLE t".to_vec()),
@@ -52,7 +60,7 @@ pub(super) async fn as_the_server(stage: Arc<Stage>) -> Outcome {
 
 /// What came of a statement.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Ok,
     Error(u16),
     /// A result of so many packets.
@@ -72,7 +80,7 @@ async fn ask(port: u16, names: &[u8], sql: &[u8]) -> Result<Told, Failure> {
 }
 
 /// Reads a whole answer: the rows of a result lie between two EOF packets.
-async fn answer(wire: &mut Wire) -> Result<Told, Failure> {
+pub(super) async fn answer(wire: &mut Wire) -> Result<Told, Failure> {
     let (mut packets, mut ends) = (0, 0);
     while ends < 2 {
         let packet = wire.packet().await?.ok_or("expected an answer, got the end")?;
