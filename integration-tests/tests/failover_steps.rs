@@ -32,6 +32,8 @@ fn main() {
         suite.test(&stage, "a replica is promoted, its sibling follows, the old primary rejoins", promotion);
         suite.test(&stage, "an errant former primary is refused", errant);
     }
+    let stage = suite.stage(Plan { sandbox: lossless(Flavour::Mariadb), configuration: String::new() });
+    suite.test(&stage, "what a crashed primary wrote and lost comes back to it", own_rows_come_back);
     suite.run()
 }
 
@@ -325,6 +327,41 @@ async fn errant(stage: Arc<Stage>) -> Outcome {
     );
     let read_only: Vec<u32> = old.rows("SELECT @@global.read_only").await?;
     assert_eq!(read_only, [0], "something was changed");
+    Ok(())
+}
+
+/// Replicas have received a transaction that nobody acknowledged, and that the primary's recovery takes away.
+async fn own_rows_come_back(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let team = Team::new(&sandbox);
+    insert(&sandbox, 0, 20).await?;
+    sandbox.caught_up(LIMIT).await?;
+    for replica in sandbox.replicas() {
+        let silent = ["STOP SLAVE", "SET GLOBAL rpl_semi_sync_slave_enabled=0", "START SLAVE"];
+        replica.run(&silent).await?;
+    }
+    let (writer, replica) = (sandbox.clone(), sandbox.replicas()[0].clone());
+    let waiting = tokio::spawn(async move { insert(&writer, 0, 21).await });
+    let has_it = async |server: &pointsman_integration_tests::sandbox::Server| {
+        let rows = server.rows::<u32>("SELECT id FROM app.steps WHERE id = 21").await;
+        rows.is_ok_and(|rows| rows == [21])
+    };
+    eventually("a replica has the row", LIMIT, async || has_it(&replica).await).await;
+    sandbox.primary().kill().await?;
+    assert!(waiting.await?.is_err(), "nobody has acknowledged it");
+    sandbox.primary().start().await?;
+    assert!(!has_it(sandbox.primary()).await, "the recovery has left it");
+
+    team.report(1, Step::StopReceiver).await?;
+    team.report(2, Step::StopReceiver).await?;
+    team.run(1, Step::Promote { lossless: true, wait_for: 1 }).await?;
+    team.run(2, Step::Repoint { source: ServerId(1), acker: true }).await?;
+    team.run(1, Step::WriteEpoch { epoch: 8, primary: "db-2".into() }).await?;
+    let answer = team.run(0, Step::Repoint { source: ServerId(1), acker: false }).await;
+    assert!(matches!(&answer, Err(StepError::LacksOwn(_))), "{answer:?}");
+    team.run(0, Step::Repoint { source: ServerId(1), acker: true }).await?;
+    sandbox.primary().reach(&sandbox.servers()[1].position().await?, LIMIT).await?;
+    assert!(has_it(sandbox.primary()).await, "it was passed over");
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn repoint(work: &mut Work<'_>, source: ServerId, acker: bool) 
     }
     let is_new = !report.replicates();
     if is_new {
-        refuse_errant(work, source).await?;
+        compare_logs(work, source, &report, acker).await?;
         work.change(words::read_only(flavour)).await?;
         if let Some(sql) = words::continue_from(flavour, &report.executed) {
             work.change(&sql).await?;
@@ -76,8 +76,14 @@ fn follows(report: &Report, host: &str, port: u16) -> bool {
     points_to(report, host, port) && runs
 }
 
-/// A server that has been a primary may hold what its successor does not; MySQL would replicate all the same.
-async fn refuse_errant(work: &mut Work<'_>, source: ServerId) -> Result<(), StepFailure> {
+/// A server that has been a primary may hold what its successor does not; MySQL would replicate all the same. And it may
+/// lack what it wrote and lost again in its crash: replicas pass over what carries their own number.
+async fn compare_logs(
+    work: &mut Work<'_>,
+    source: ServerId,
+    report: &Report,
+    acker: bool,
+) -> Result<(), StepFailure> {
     let flavour = work.flavour();
     let sql = words::logged(flavour);
     let own = text(work.ask(sql).await?);
@@ -88,10 +94,24 @@ async fn refuse_errant(work: &mut Work<'_>, source: ServerId) -> Result<(), Step
     let mut other = work.realm.account.connect(&address, limit).await.map_err(failed)?;
     let theirs = text(other.rows(sql, limit).await.map_err(failed)?);
     let errant = errant(flavour, &own, &theirs).map_err(StepFailure::refused)?;
-    if errant.is_empty() {
+    if !errant.is_empty() {
+        return Err(StepFailure::refused(format!("holds transactions that {name} does not have: {errant}")));
+    }
+    let lacking = lacking_own(flavour, &own, &theirs, report).map_err(StepFailure::refused)?;
+    if lacking.is_empty() {
         return Ok(());
     }
-    Err(StepFailure::refused(format!("holds transactions that {name} does not have: {errant}")))
+    let gets_them_back = flavour == Flavour::Mariadb && is_strict(work).await?;
+    if gets_them_back && acker {
+        return Ok(());
+    }
+    let reason = format!("lacks transactions that it wrote itself and {name} has: {lacking}");
+    Err(StepFailure { lacks_own: gets_them_back, ..StepFailure::refused(reason) })
+}
+
+/// Only so does MariaDB take what carries the server's own number (`do_accept_own_server_id` in `sql/slave.cc`).
+async fn is_strict(work: &mut Work<'_>) -> Result<bool, StepFailure> {
+    Ok(text(work.ask("SELECT @@global.gtid_strict_mode").await?) == "1")
 }
 
 fn text(rows: Vec<crate::cluster::Record>) -> String {
@@ -112,6 +132,27 @@ pub(super) fn errant(flavour: Flavour, own: &str, theirs: &str) -> Result<String
             let (own, theirs) = (last_by_writer(own)?, last_by_writer(theirs)?);
             let missing =
                 own.into_iter().filter(|(writer, last)| theirs.get(writer).is_none_or(|known| known < last));
+            let missing: Vec<_> =
+                missing.map(|((domain, server), last)| format!("{domain}-{server}-{last}")).collect();
+            Ok(missing.join(","))
+        }
+    }
+}
+
+/// What a server wrote, lost, and would not get back by ordinary replication.
+fn lacking_own(flavour: Flavour, own: &str, theirs: &str, report: &Report) -> Result<String, String> {
+    match flavour {
+        Flavour::Mysql => {
+            let parse = |text| GtidSet::parse(flavour, text).map_err(|error| error.to_string());
+            let missing = parse(theirs)?.subtract(&parse(own)?);
+            let is_own = missing.names_author(report.server_id, &report.uuid);
+            Ok(if is_own { missing.to_string() } else { String::new() })
+        }
+        Flavour::Mariadb => {
+            let (own, theirs) = (last_by_writer(own)?, last_by_writer(theirs)?);
+            let written_here = theirs.into_iter().filter(|((_, server), _)| *server == report.server_id);
+            let missing =
+                written_here.filter(|(writer, last)| own.get(writer).is_none_or(|known| known < last));
             let missing: Vec<_> =
                 missing.map(|((domain, server), last)| format!("{domain}-{server}-{last}")).collect();
             Ok(missing.join(","))
@@ -153,5 +194,21 @@ mod tests {
         check(Flavour::Mysql, &format!("{uuid}:1-5"), &format!("{uuid}:1-9"), "");
         check(Flavour::Mysql, &format!("{uuid}:1-9"), &format!("{uuid}:1-5"), &format!("{uuid}:6-9"));
         assert!(errant(Flavour::Mariadb, "0-1-x", "").is_err());
+    }
+
+    #[test]
+    fn own_transactions_that_are_gone() {
+        let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let report = Report { server_id: 1, uuid: uuid.into(), ..Report::default() };
+        let check = |flavour, own: &str, theirs: &str, expected: &str| {
+            let lacking = lacking_own(flavour, own, theirs, &report);
+            assert_eq!(lacking.as_deref(), Ok(expected), "{own} against {theirs}");
+        };
+        check(Flavour::Mariadb, "0-1-100", "0-1-100,0-2-110", "");
+        check(Flavour::Mariadb, "0-1-100", "0-1-103,0-2-110", "0-1-103");
+        check(Flavour::Mariadb, "", "0-1-3", "0-1-3");
+        let theirs = format!("{uuid}:1-9,{}:1-3", uuid.replace('3', "4"));
+        check(Flavour::Mysql, &format!("{uuid}:1-9"), &theirs, "");
+        check(Flavour::Mysql, &format!("{uuid}:1-7"), &format!("{uuid}:1-9"), &format!("{uuid}:8-9"));
     }
 }

@@ -34,18 +34,26 @@ pub(super) struct StepFailure {
     pub(super) changed: bool,
     /// The connection is of no use any more.
     pub(super) lost: bool,
+    /// See [`StepError::LacksOwn`].
+    pub(super) lacks_own: bool,
 }
 
 impl StepFailure {
     /// Nothing was changed.
     pub(super) fn refused(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), changed: false, lost: false }
+        Self { reason: reason.into(), changed: false, lost: false, lacks_own: false }
     }
 }
 
 impl From<StepFailure> for StepError {
     fn from(failure: StepFailure) -> Self {
-        if failure.changed { Self::Unknown(failure.reason) } else { Self::NotDone(failure.reason) }
+        if failure.changed {
+            Self::Unknown(failure.reason)
+        } else if failure.lacks_own {
+            Self::LacksOwn(failure.reason)
+        } else {
+            Self::NotDone(failure.reason)
+        }
     }
 }
 
@@ -123,7 +131,8 @@ impl Work<'_> {
         let mut report = report.map_err(|error| match error {
             ProbeError::Connection(error) => self.failed(error, false),
             ProbeError::NoAnswer | ProbeError::Position(_) => {
-                StepFailure { reason: error.to_string(), changed: self.changed, lost: true }
+                let reason = error.to_string();
+                StepFailure { reason, changed: self.changed, lost: true, lacks_own: false }
             }
         })?;
         if !self.subject.tells_lives() {
@@ -154,12 +163,13 @@ impl Work<'_> {
             reason: error.to_string(),
             changed: self.changed || (changes && !answered),
             lost: !answered,
+            lacks_own: false,
         }
     }
 
     /// The step cannot go on for another reason.
     pub(super) fn stopped(&self, reason: impl Into<String>) -> StepFailure {
-        StepFailure { reason: reason.into(), changed: self.changed, lost: false }
+        StepFailure { reason: reason.into(), changed: self.changed, lost: false, lacks_own: false }
     }
 
     /// Stops receiving; a source that keeps silent must not hold that up.

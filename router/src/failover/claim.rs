@@ -35,7 +35,10 @@ impl Controller {
             return;
         };
         let primary = *primary;
-        let Some(report) = self.report(primary).cloned() else { return };
+        // Without its life nobody could tell later whether it has restarted.
+        let Some(report) = self.report(primary).filter(|report| report.incarnation != 0).cloned() else {
+            return self.probe_now();
+        };
         // Who acknowledges is seen on the replicas: they get some time to answer.
         let all_seen = self.watches.iter().all(|watch| watch.report.is_some());
         if report.semi_sync.source && !all_seen && self.now < self.started + FIRST_PATIENCE {
@@ -157,7 +160,9 @@ impl Controller {
             return false;
         };
         let name = record.primary.as_deref().unwrap_or_default();
-        let restarted = record.lives.get(name).is_some_and(|life| *life != watch.incarnation());
+        // Zero is not told yet, as in the first report that a proxy gets.
+        let life = Some(watch.incarnation()).filter(|life| *life != 0);
+        let restarted = record.lives.get(name).is_some_and(|known| life.is_some_and(|life| life != *known));
         let fresh = watch.asked >= self.coordination.opened;
         let read_only = watch.report.as_ref().is_some_and(|report| report.read_only);
         restarted && fresh && (read_only || record.durability == Durability::Lossless)

@@ -33,6 +33,8 @@ pub struct Controller {
     pub(super) acting: Option<Acting>,
     /// Steps outside of a change of the primary, one for each server.
     pub(super) upkeep: BTreeMap<ServerId, Upkeep>,
+    /// Former primaries that get back what they have lost only as ackers.
+    pub(super) lacks_own: BTreeSet<ServerId>,
     pub(super) service: Service,
     /// What the data plane has confirmed: no OK from before this epoch, and the mark.
     pub(super) held: Option<(u64, Mark)>,
@@ -87,6 +89,7 @@ impl Controller {
             heartbeat: None,
             acting: None,
             upkeep: BTreeMap::new(),
+            lacks_own: BTreeSet::new(),
             service: Service::Hold {
                 epoch: 0,
                 grace: Duration::ZERO,
@@ -140,6 +143,11 @@ impl Controller {
     /// The record as this proxy knows it, and its revision.
     pub fn record(&self) -> Option<(&Record, Revision)> {
         self.coordination.record.as_ref().map(|record| (record, self.coordination.revision))
+    }
+
+    /// Whether a swap of the record has not been answered: a request would be refused for that alone.
+    pub fn is_swapping(&self) -> bool {
+        self.coordination.pending.is_some()
     }
 
     /// What is thought of the primary.

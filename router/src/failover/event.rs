@@ -103,6 +103,10 @@ pub enum StepError {
     /// Certainly nothing was changed: not connected, expired before it was sent, refused.
     #[error("not done: {0}")]
     NotDone(String),
+    /// Nothing was changed: the server lacks transactions that it once wrote itself, and gets back only while it
+    /// acknowledges.
+    #[error("not done: {0}")]
+    LacksOwn(String),
     /// It may have been done, wholly or in part, or may yet be.
     #[error("unknown: {0}")]
     Unknown(String),

@@ -82,7 +82,8 @@ impl Controller {
         } else if settled {
             self.set_durability(&mut changed, primary);
         }
-        if record.lives.get(&name) != Some(&primary.incarnation) && !self.primary_lost_its_role() {
+        let another_life = primary.incarnation != 0 && record.lives.get(&name) != Some(&primary.incarnation);
+        if another_life && !self.primary_lost_its_role() {
             changed.lives = [(name, primary.incarnation)].into();
         }
         let rejoined: Vec<_> =
@@ -93,7 +94,8 @@ impl Controller {
         // An acker is counted before it may acknowledge.
         let ready = record.strayed.iter().filter(|name| {
             let id = self.find(name);
-            record.durability == Durability::Lossless && id.is_some_and(|id| self.follows_closely(id))
+            record.durability == Durability::Lossless
+                && id.is_some_and(|id| self.follows_closely(id) || self.lacks_own.contains(&id))
         });
         changed.ackers.extend(ready.cloned());
         self.expire_maintenance(&mut changed);
@@ -211,10 +213,17 @@ impl Controller {
     pub(super) fn upkeep_step_done(&mut self, id: ServerId, step: Step, result: Result<Outcome, StepError>) {
         let name = self.name(id);
         match (&step, result) {
+            (Step::Repoint { acker: false, .. }, Err(StepError::LacksOwn(reason))) => {
+                self.lacks_own.insert(id);
+                self.note(Level::Info, format!("{name} has to acknowledge while it rejoins: {reason}"));
+            }
             (_, Err(error)) => {
                 self.note(Level::Warning, format!("{} on {name} failed: {error}", step.name()))
             }
-            (Step::Repoint { .. }, Ok(_)) => self.note(Level::Info, format!("{name} is a replica again")),
+            (Step::Repoint { .. }, Ok(_)) => {
+                self.lacks_own.remove(&id);
+                self.note(Level::Info, format!("{name} is a replica again"));
+            }
             (_, Ok(_)) => {}
         }
     }
