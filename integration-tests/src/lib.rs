@@ -3,6 +3,8 @@
 //! Each file in `tests/` states one promise of the documentation. A missing prerequisite is a failure, and nothing
 //! sleeps: a test waits for a condition with a deadline ([`eventually`]).
 
+mod cluster;
+mod command;
 mod proxy;
 mod stage;
 mod suite;
@@ -13,10 +15,12 @@ use std::time::Duration;
 pub use pointsman::sandbox;
 pub use pointsman_router::intent::Flavour;
 
+pub use self::cluster::Toll;
+pub use self::command::{Ran, run};
 pub use self::proxy::{Proxy, program};
 pub use self::stage::{Plan, Stage};
 pub use self::suite::Suite;
-pub use self::traffic::{Load, Tally, Traffic};
+pub use self::traffic::{Load, Tally, Traffic, Write};
 
 /// Why a test failed that did not panic.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -24,6 +24,7 @@ pub struct Proxy {
     rw: Port,
     ro: Port,
     admin: Port,
+    admin_socket: PathBuf,
     log: PathBuf,
     configuration: PathBuf,
     child: Mutex<Child>,
@@ -53,13 +54,18 @@ impl Proxy {
         fs::create_dir(&directory)?;
         let (rw, ro, admin) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
         let configuration = directory.join("pointsman.toml");
+        let admin_socket = directory.join("admin.sock");
         let text = [
             sandbox.configuration(),
             format!("[listen.rw]\naddress = \"127.0.0.1:{}\"", rw.number()),
             format!("[listen.ro]\naddress = \"127.0.0.1:{}\"", ro.number()),
             format!("[coordination]\nstate_dir = \"{}\"", directory.join("state").display()),
             // Last, so that `tables` may begin with more keys of it.
-            format!("[admin]\naddress = \"127.0.0.1:{}\"", admin.number()),
+            format!(
+                "[admin]\naddress = \"127.0.0.1:{}\"\nsocket = \"{}\"",
+                admin.number(),
+                admin_socket.display()
+            ),
             tables.to_owned(),
         ]
         .join("\n");
@@ -77,7 +83,7 @@ impl Proxy {
         if let Some(pid) = child.id() {
             sandbox.watch(&format!("pointsman-{number}"), pid)?;
         }
-        Ok(Self { rw, ro, admin, log, configuration, child: Mutex::new(child) })
+        Ok(Self { rw, ro, admin, admin_socket, log, configuration, child: Mutex::new(child) })
     }
 
     /// Waits until the program says that it is ready for clients.
@@ -111,6 +117,11 @@ impl Proxy {
 
     pub fn admin_port(&self) -> u16 {
         self.admin.number()
+    }
+
+    /// What `--endpoint` names to be allowed changes.
+    pub fn endpoint(&self) -> String {
+        format!("unix:{}", self.admin_socket.display())
     }
 
     pub fn configuration(&self) -> &std::path::Path {

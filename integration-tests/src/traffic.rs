@@ -29,6 +29,7 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Traffic {
     books: Arc<Books>,
+    load: Load,
     /// Dropping it ends the clients.
     _clients: JoinSet<()>,
 }
@@ -45,13 +46,22 @@ pub struct Tally {
     pub slowest_write: Duration,
 }
 
+/// One INSERT into `app.traffic_log`, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub id: u64,
+    pub sent: Instant,
+    pub answered: Instant,
+    /// None when it was acknowledged.
+    pub error: Option<String>,
+}
+
 #[derive(Debug, Default)]
 struct Books {
     read: Ledger,
     write: Ledger,
-    /// The ids of the rows whose INSERT was acknowledged.
-    acknowledged: Mutex<Vec<u64>>,
-    unacknowledged: Mutex<Vec<(u64, String)>>,
+    /// What came of every INSERT, in the order of their ends.
+    writes: Mutex<Vec<Write>>,
     next_id: AtomicU64,
     /// Held shared by each statement under way.
     under_way: Arc<RwLock<()>>,
@@ -88,7 +98,12 @@ impl Traffic {
         for _ in 0..load.transactions {
             clients.spawn(work(options.clone(), books.clone(), load.pace, Job::Transact));
         }
-        Ok(Self { books, _clients: clients })
+        Ok(Self { books, load, _clients: clients })
+    }
+
+    /// Clients that write, each one statement at a time.
+    pub fn writers(&self) -> usize {
+        self.load.writers + self.load.transactions
     }
 
     /// Waits for the statements under way; the next begin when the answer is dropped.
@@ -121,12 +136,21 @@ impl Traffic {
 
     /// The ids of the rows of `app.traffic_log` of which no acknowledgement came, with the error that came instead.
     pub fn unacknowledged(&self) -> Vec<(u64, String)> {
-        locked(&self.books.unacknowledged).clone()
+        let writes = locked(&self.books.writes);
+        writes.iter().filter_map(|write| Some((write.id, write.error.clone()?))).collect()
     }
 
     /// The ids of the rows of `app.traffic_log` whose INSERT was acknowledged.
     pub fn acknowledged(&self) -> Vec<u64> {
-        locked(&self.books.acknowledged).clone()
+        let writes = locked(&self.books.writes);
+        writes.iter().filter(|write| write.error.is_none()).map(|write| write.id).collect()
+    }
+
+    /// The INSERTs that were answered after `moment`, in the order of the answers.
+    pub fn writes_since(&self, moment: Instant) -> Vec<Write> {
+        let writes = locked(&self.books.writes);
+        let first = writes.partition_point(|write| write.answered <= moment);
+        writes[first..].to_vec()
     }
 }
 
@@ -191,10 +215,11 @@ async fn work(options: OptsBuilder, books: Arc<Books>, pace: Duration, job: Job)
         if outcome.as_ref().is_err_and(|error| !error.contains("ERROR 1290")) {
             conn = None;
         }
-        match (&outcome, statement.id) {
-            (Ok(()), Some(id)) => locked(&books.acknowledged).push(id),
-            (Err(error), Some(id)) => locked(&books.unacknowledged).push((id, error.clone())),
-            (_, None) => {}
+        if let Some(id) = statement.id {
+            let mut writes = locked(&books.writes);
+            // The time is taken under the lock: the list is in order.
+            let (answered, error) = (Instant::now(), outcome.as_ref().err().cloned());
+            writes.push(Write { id, sent: started, answered, error });
         }
         let ledger = match job {
             Job::Read => &books.read,
@@ -219,7 +244,7 @@ fn statement(books: &Books, job: Job) -> Statement {
         }
         Job::Write | Job::Transact => {
             let id = books.next_id.fetch_add(1, Ordering::Relaxed);
-            let insert = format!("INSERT INTO traffic_log (id) VALUES ({id})");
+            let insert = format!("INSERT INTO traffic_log (id, server) VALUES ({id}, @@server_id)");
             let sql = match job {
                 Job::Transact => {
                     let own = format!("SELECT COUNT(*) FROM traffic_log WHERE id = {id}");
@@ -255,7 +280,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const ROWS: u32 = 100;
 const TABLES: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS traffic (id INT PRIMARY KEY, value INT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS traffic_log (id BIGINT UNSIGNED PRIMARY KEY)",
+    "CREATE TABLE IF NOT EXISTS traffic_log (id BIGINT UNSIGNED PRIMARY KEY, server INT UNSIGNED NOT NULL DEFAULT 0)",
     "REPLACE INTO traffic WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 100) SELECT i, i FROM n",
     "TRUNCATE TABLE traffic_log",
 ];

@@ -7,8 +7,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pointsman_integration_tests::sandbox::APP;
-use pointsman_integration_tests::{Flavour, Outcome, Plan, Proxy, Stage, Suite, eventually, program};
-use tokio::process::Command;
+use pointsman_integration_tests::{Flavour, Outcome, Plan, Proxy, Stage, Suite, eventually, run};
 use tokio::time::Instant;
 
 fn main() {
@@ -42,17 +41,13 @@ async fn transactions_end(stage: Arc<Stage>) -> Outcome {
 /// The order in which Kubernetes ends a pod: the preStop hook, then the signal.
 async fn asked_then_terminated(stage: Arc<Stage>) -> Outcome {
     let sandbox = stage.sandbox().await?;
-    let socket = sandbox.directory().join("drain.sock");
-    let tables =
-        format!("socket = \"{}\"\n[drain]\ndelay = \"100ms\"\ntimeout = \"30s\"\n", socket.display());
-    let proxy = Proxy::start(&sandbox, &tables).await?;
+    let proxy = Proxy::start(&sandbox, "[drain]\ndelay = \"100ms\"\ntimeout = \"30s\"\n").await?;
     let mut busy = proxy.connect(APP, "app").await?;
     busy.query_drop("CREATE TABLE asked (id INT PRIMARY KEY)").await?;
     busy.query_drop("BEGIN").await?;
     busy.query_drop("INSERT INTO asked VALUES (1)").await?;
-    let endpoint = format!("unix:{}", socket.display());
-    let asked = Command::new(program()?).args(["drain", "--local", "--endpoint", &endpoint]).output().await?;
-    assert!(asked.status.success());
+    let asked = run(&["drain", "--local", "--endpoint", &proxy.endpoint()], "").await?;
+    assert_eq!(asked.code, 0, "{}", asked.err);
     proxy.signal(Signal::SIGTERM).await?;
     eventually("draining", LIMIT, async || proxy.connect(APP, "app").await.is_err()).await;
     busy.query_drop("COMMIT").await?;

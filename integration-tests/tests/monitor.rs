@@ -100,7 +100,7 @@ async fn roles_are_discovered(stage: Arc<Stage>) -> Outcome {
     let sandbox = stage.sandbox().await?;
     let watched = Watched::start(&sandbox).await;
     let topology = watched.topology.borrow().clone();
-    assert_eq!(topology.primary().map(|primary| primary.name.as_str()), Some("primary"));
+    assert_eq!(topology.primary().map(|primary| primary.name.as_str()), Some("db-1"));
     assert_eq!(topology.epoch, 1);
     assert_eq!(topology.flavour, stage.flavour());
     assert!(topology.ready);
@@ -158,7 +158,7 @@ async fn killed_primary(stage: Arc<Stage>) -> Outcome {
     tokio::time::sleep(PROMISED).await;
     let topology = watched.topology.borrow().clone();
     assert_eq!(topology.readable_replicas().count(), 2, "{}", watched.summary());
-    assert_eq!(topology.no_primary_reason, "the primary primary is down");
+    assert_eq!(topology.no_primary_reason, "the primary db-1 is down");
     sandbox.primary().start().await?;
     watched.until("the primary is back", LIMIT, all_online).await;
     assert_eq!(watched.topology.borrow().epoch, 1);
@@ -190,7 +190,7 @@ async fn two_writable(stage: Arc<Stage>) -> Outcome {
     replica.set_read_only(false).await?;
     let took = watched.until("there is no primary", PROMISED, |topology| topology.primary.is_none()).await;
     println!("two primaries seen after {took:?}: {}", watched.topology.borrow().no_primary_reason);
-    assert!(watched.topology.borrow().no_primary_reason.contains("primary and replica-2 accept writes"));
+    assert!(watched.topology.borrow().no_primary_reason.contains("db-1 and db-3 accept writes"));
     assert_eq!(watched.topology.borrow().readable_replicas().count(), 1);
     replica.set_read_only(true).await?;
     watched.until("the doubt is over", PROMISED, |topology| topology.primary.is_some()).await;

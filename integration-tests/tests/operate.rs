@@ -1,29 +1,18 @@
 //! What an operator asks is answered, truly, and changes are let through by their door only.
 
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::Server;
-use pointsman_integration_tests::{
-    FLAVOURS, Failure, Flavour, Outcome, Plan, Stage, Suite, eventually, program,
-};
+use pointsman_integration_tests::{FLAVOURS, Failure, Flavour, Outcome, Plan, Stage, Suite, eventually, run};
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
 fn main() {
     let mut suite = Suite::new();
     for flavour in FLAVOURS {
         let mut plan = Plan::new(flavour);
-        let socket = format!("pointsman-operate-{}-{flavour:?}.sock", std::process::id());
-        let socket = std::env::temp_dir().join(socket);
-        plan.configuration = format!(
-            "socket = \"{}\"\n[failover]\nmode = \"off\"\n[log]\nslow_query = \"300ms\"\n",
-            socket.display()
-        );
+        plan.configuration = "[failover]\nmode = \"off\"\n[log]\nslow_query = \"300ms\"\n".to_owned();
         let stage = suite.stage(plan);
         suite.test(&stage, "probes say yes, and depend on no server", probes);
         suite.test(&stage, "status keeps its contract and its exit codes", status);
@@ -41,46 +30,9 @@ fn main() {
     suite.run()
 }
 
-/// A command's exit code, standard output and standard error.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn json(&self) -> Result<Value, Failure> {
-        serde_json::from_str(&self.out).map_err(|error| format!("{error}: {}{}", self.out, self.err).into())
-    }
-}
-
-async fn run(arguments: &[&str], input: &str) -> Result<Ran, Failure> {
-    let mut child = Command::new(program()?)
-        .args(arguments)
-        .env_remove("POINTSMAN_ENDPOINT")
-        .env_remove("POINTSMAN_CONFIG")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes()).await?;
-    }
-    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await??;
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) })
-}
-
 /// The address of a stage's admin listener.
 async fn endpoint(stage: &Stage) -> Result<String, Failure> {
     Ok(format!("http://127.0.0.1:{}", stage.proxy().await?.admin_port()))
-}
-
-fn socket_of(configuration: &Path) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(configuration)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("socket = ")).ok_or("no admin.socket")?;
-    Ok(format!("unix:{}", line.trim_matches('"')))
 }
 
 async fn all_online(stage: &Stage) -> Result<(), Failure> {
@@ -235,7 +187,7 @@ async fn slow_statements(stage: Arc<Stage>) -> Outcome {
 async fn drain_server(stage: Arc<Stage>) -> Outcome {
     all_online(&stage).await?;
     let (proxy, sandbox) = (stage.proxy().await?, stage.sandbox().await?);
-    let socket = socket_of(proxy.configuration())?;
+    let socket = proxy.endpoint();
     let status = proxy.status().await?;
     let name = status["servers"][1]["name"].as_str().ok_or("no name")?.to_owned();
     let drained = run(&["drain", &name, "--endpoint", &socket], "").await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
-use pointsman_integration_tests::sandbox::APP;
+use pointsman_integration_tests::sandbox::{APP, Server};
 use pointsman_integration_tests::{
     Failure, Flavour, Load, Outcome, Plan, Proxy, Stage, Suite, Traffic, eventually, program,
 };
@@ -34,15 +34,15 @@ async fn changes_under_load(stage: Arc<Stage>) -> Outcome {
     .await;
     let load = Load { readers: 4, writers: 2, transactions: 0, pace: Duration::from_millis(2) };
     let traffic = Traffic::start(proxy.options(APP, "app"), load).await?;
-    let servers: Vec<_> = sandbox.servers().iter().map(|server| server.address()).collect();
     let rest = fs::read_to_string(proxy.configuration())?;
     let rest: Vec<_> = rest.lines().filter(|line| !line.starts_with("servers =")).collect();
     let rest = rest.join("\n");
     for weight in [7, 0, 90] {
-        let items: Vec<_> = servers
-            .iter()
-            .map(|address| format!("{{ address = \"{address}\", weight = {weight} }}"))
-            .collect();
+        let item = |server: &Arc<Server>| {
+            let (name, address) = (server.name(), server.address());
+            format!("{{ name = \"{name}\", address = \"{address}\", weight = {weight} }}")
+        };
+        let items: Vec<_> = sandbox.servers().iter().map(item).collect();
         let own = format!(
             "servers = [{}]\nuser_list = [{{ name = \"app\", consistency = \"eventual\" }}]\n",
             items.join(", ")

@@ -33,6 +33,7 @@ use tracing::info;
 use self::access::{AdminSocket, Door};
 use self::exposition::Format;
 use self::health::Wanted;
+pub use self::status::API_VERSION;
 use crate::cluster::{Handle, Refusal, Request};
 use crate::failover;
 use crate::lifecycle::Lifecycle;
@@ -198,7 +199,7 @@ fn vip_of(admin: &Admin) -> Result<&vip::Handle, Failed> {
 
 async fn vip_document(State(admin): State<Admin>) -> Result<Response, Failed> {
     let mut document = vip_of(&admin)?.view().document();
-    document["apiVersion"] = json!(status::API_VERSION);
+    document["apiVersion"] = json!(API_VERSION);
     Ok(Json(document).into_response())
 }
 

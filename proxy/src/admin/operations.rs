@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use pointsman_router::failover::Request;
+use pointsman_router::failover::{Past, Request};
 use pointsman_router::topology::ServerId;
 use serde::Deserialize;
 use serde_json::json;
@@ -134,10 +134,18 @@ pub(super) async fn show(
     Ok(Json(document).into_response())
 }
 
-/// Past changes of the primary, the newest first.
+/// Past changes of the primary, the newest first; with the phases of those that this proxy has seen.
 pub(super) async fn history(State(admin): State<Admin>) -> Response {
     let view = admin.failover.view.borrow().clone();
-    let past: Vec<_> = view.history.iter().rev().collect();
+    let document = |past: &Past| {
+        let mut document = json!(past);
+        if let Some(change) = view.changes.iter().find(|change| change.epoch == past.epoch) {
+            document["pause_ms"] = json!(change.pause_ms);
+            document["phases"] = json!(change.phases);
+        }
+        document
+    };
+    let past: Vec<_> = view.history.iter().rev().map(document).collect();
     Json(json!({ "apiVersion": API_VERSION, "history": past })).into_response()
 }
 

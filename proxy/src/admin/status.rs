@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Admin;
 
 /// The version of every document of this API.
-pub(super) const API_VERSION: &str = "pointsman/v1";
+pub const API_VERSION: &str = "pointsman/v1";
 
 /// The whole status document.
 pub(super) fn document(admin: &Admin) -> Value {

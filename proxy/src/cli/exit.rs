@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
+use crate::admin::API_VERSION;
+
 /// What a command's exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -59,6 +63,11 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
+    }
+
+    /// For programs: what the exit code and standard error say.
+    pub(super) fn document(&self) -> Value {
+        json!({ "apiVersion": API_VERSION, "error": self.message, "exit": self.exit.number() })
     }
 
     /// A fault of the command line or the configuration.

@@ -22,8 +22,10 @@ mod vip;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use pointsman_config::units::parse_duration;
 use serde_json::json;
 
 pub(crate) use self::check::grants::lacking_for_failover;
@@ -136,6 +138,9 @@ enum Command {
         /// How many.
         #[arg(short = 'n', default_value_t = 20, value_name = "COUNT")]
         count: usize,
+        /// Tell each moment of those that the proxy has seen.
+        #[arg(long)]
+        phases: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -162,9 +167,9 @@ enum Maintenance {
     On {
         /// The server's name.
         server: String,
-        /// How long, in seconds.
-        #[arg(long = "for", default_value_t = 3600, value_name = "SECONDS")]
-        seconds: u64,
+        /// How long, with a unit.
+        #[arg(long = "for", default_value = "1h", value_parser = parse_duration, value_name = "DURATION")]
+        length: Duration,
         /// Shown in status.
         #[arg(long, default_value = "")]
         reason: String,
@@ -193,9 +198,9 @@ enum Ops {
     /// Follow one to its end.
     Wait {
         id: u64,
-        /// How long to wait.
-        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-        timeout: u64,
+        /// How long to wait, with a unit.
+        #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
+        timeout: Duration,
         #[command(flatten)]
         remote: Remote,
     },
@@ -228,10 +233,15 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
         }
     };
+    let format = cli.output;
     match execute(cli) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             output::note(&format!("error: {}", failure.message));
+            if format != Format::Table {
+                // There is nowhere to say that it cannot be printed.
+                drop(format.print(&failure.document(), String::new));
+            }
             failure.exit.into()
         }
     }
@@ -261,7 +271,9 @@ fn execute(cli: Cli) -> Outcome {
             wait_for(operate::rejoin(&remote.client()?, &server, &manner, format))
         }
         Command::Maintenance { command } => maintenance(command, format),
-        Command::History { count, remote } => wait_for(operate::history(&remote.client()?, count, format)),
+        Command::History { count, phases, remote } => {
+            wait_for(operate::history(&remote.client()?, count, phases, format))
+        }
         Command::Ops { command } => ops(command, format),
         Command::Sandbox(arguments) => wait_for(sandbox::run(&arguments)),
         Command::Explain(arguments) => explain::run(&arguments, format),
@@ -273,8 +285,8 @@ fn execute(cli: Cli) -> Outcome {
 
 fn maintenance(command: Maintenance, format: Format) -> Outcome {
     let (remote, wish) = match command {
-        Maintenance::On { server, seconds, reason, remote } => {
-            (remote, json!({ "server": server, "seconds": seconds, "reason": reason }))
+        Maintenance::On { server, length, reason, remote } => {
+            (remote, json!({ "server": server, "seconds": length.as_secs(), "reason": reason }))
         }
         Maintenance::Off { server, remote } => (remote, json!({ "server": server })),
     };

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use pointsman_config::units::parse_duration;
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -19,9 +20,9 @@ pub(super) struct Manner {
     /// Ask nothing; no safety check is left out.
     #[arg(short, long)]
     yes: bool,
-    /// How long to wait for the end; the operation goes on without us after that.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    timeout: u64,
+    /// How long to wait for the end, with a unit; the operation goes on without us after that.
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
+    timeout: Duration,
 }
 
 /// `pointsman promote`: in an orderly way while the primary lives, else as a failover that loses nothing.
@@ -53,9 +54,28 @@ pub(super) async fn failover(
     run(client, "failover", json!({ "server": to, "accept_loss": accept_loss }), manner, format).await
 }
 
-/// `pointsman rejoin`.
+/// `pointsman rejoin`: the proxy goes on with it by itself; waits until the server is a replica.
 pub(super) async fn rejoin(client: &Client, server: &str, manner: &Manner, format: Format) -> Outcome {
-    run(client, "rejoin", json!({ "server": server }), manner, format).await
+    let exit = run(client, "rejoin", json!({ "server": server }), manner, format).await?;
+    if manner.dry_run || exit != Exit::Ok {
+        return Ok(exit);
+    }
+    let deadline = Instant::now() + manner.timeout;
+    loop {
+        let status = client.get("/api/v1/status").await?;
+        let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let own = servers.iter().find(|one| one["name"] == server).unwrap_or(&Value::Null);
+        let text = |key: &str| own[key].as_str().unwrap_or("unknown").to_owned();
+        if own["role"] == "replica" && own["state"] == "online" {
+            note(&format!("{server} is a replica and online"));
+            return Ok(Exit::Ok);
+        }
+        if Instant::now() >= deadline {
+            note(&format!("{server} is not back yet: {} {}", text("state"), text("reason")));
+            return Ok(Exit::StillRunning);
+        }
+        tokio::time::sleep(REJOIN_LOOK).await;
+    }
 }
 
 /// `pointsman maintenance on|off` and `pointsman pause|resume`: done at once.
@@ -67,23 +87,39 @@ pub(super) async fn at_once(client: &Client, verb: &str, wish: Value, format: Fo
 
 async fn run(client: &Client, verb: &str, mut wish: Value, manner: &Manner, format: Format) -> Outcome {
     let path = format!("/api/v1/operations/{verb}");
-    wish["dry_run"] = json!(true);
-    let planned = client.post(&path, &wish).await?;
-    if manner.dry_run {
-        format.print(&planned, || format!("{}\ndry run: nothing was changed", plan(&planned)))?;
-        return Ok(Exit::Ok);
-    }
-    if !manner.yes {
-        note(&plan(&planned));
+    if manner.dry_run || !manner.yes {
+        wish["dry_run"] = json!(true);
+        let planned = client.post(&path, &wish).await?;
+        if manner.dry_run {
+            format.print(&planned, || format!("{}\ndry run: nothing was changed", outline(&planned)))?;
+            return Ok(Exit::Ok);
+        }
+        note(&outline(&planned));
         confirm()?;
     }
     wish["dry_run"] = json!(false);
     let begun = client.post(&path, &wish).await?;
-    if format == Format::Table {
-        note(&plan(&begun));
+    if format == Format::Table && manner.yes {
+        note(&outline(&begun));
     }
-    let end = follow(client, begun, Duration::from_secs(manner.timeout), format).await?;
+    let end = follow(client, begun, manner.timeout, format).await?;
+    if end["state"] == "done" {
+        shown(client, &end["plan"]["to"]).await?;
+    }
     finish(&end, format)
+}
+
+/// Waits until what comes next finds the new primary in its place: status, other commands.
+async fn shown(client: &Client, primary: &Value) -> Result<(), Failure> {
+    let deadline = Instant::now() + SHOW_LIMIT;
+    while Instant::now() < deadline && !primary.is_null() {
+        let status = client.get("/api/v1/status").await?;
+        if status["primary"] == *primary && status["failover"]["phase"] == "STABLE" {
+            break;
+        }
+        tokio::time::sleep(SHOW_LOOK).await;
+    }
+    Ok(())
 }
 
 fn confirm() -> Result<(), Failure> {
@@ -111,11 +147,16 @@ async fn follow(client: &Client, begun: Value, limit: Duration, format: Format) 
         }
         shown = phases.len();
         let over = Instant::now() >= deadline;
-        if now["state"] != "running" || over {
+        if !is_under_way(&now) || over {
             return Ok(now);
         }
         now = client.get(&format!("/api/v1/operations/{}?wait={FOLLOW_SECONDS}", now["id"])).await?;
     }
+}
+
+/// Begun, or waiting for its begin.
+fn is_under_way(operation: &Value) -> bool {
+    operation["state"] == "running" || operation["state"] == "asked"
 }
 
 fn finish(end: &Value, format: Format) -> Outcome {
@@ -123,12 +164,14 @@ fn finish(end: &Value, format: Format) -> Outcome {
     let seconds = end["duration_ms"].as_f64().unwrap_or_default() / 1000.0;
     format.print(end, || match end["state"].as_str() {
         Some("done") => format!("done in {seconds:.2}s: {text}    operation {}", end["id"]),
-        Some("running") => format!("still running; follow it with: pointsman ops wait {}", end["id"]),
+        _ if is_under_way(end) => {
+            format!("still running; follow it with: pointsman ops wait {}", end["id"])
+        }
         _ => format!("rolled back: {text}    operation {}", end["id"]),
     })?;
     Ok(match end["state"].as_str() {
         Some("done" | "planned") => Exit::Ok,
-        Some("running") => Exit::StillRunning,
+        _ if is_under_way(end) => Exit::StillRunning,
         Some("undone") => Exit::RolledBack,
         Some("refused") => Exit::Refused,
         _ => Exit::HalfWay,
@@ -140,7 +183,15 @@ fn phase_line(phase: &Value) -> String {
     format!("  {:>7.3}  {}", ms / 1000.0, phase["text"].as_str().unwrap_or_default())
 }
 
-/// The plan for people.
+/// What is going to be done, for people.
+fn outline(operation: &Value) -> String {
+    if operation["plan"].is_null() {
+        let text = |key: &str| operation[key].as_str().unwrap_or_default();
+        return format!("plan  {}  {}", text("operation"), text("text")).trim_end().to_owned();
+    }
+    plan(operation)
+}
+
 fn plan(operation: &Value) -> String {
     let plan = &operation["plan"];
     let name = |value: &Value| value.as_str().unwrap_or("none").to_owned();
@@ -182,12 +233,12 @@ pub(super) async fn list(client: &Client, format: Format) -> Outcome {
 }
 
 /// `pointsman ops show` and `pointsman ops wait`.
-pub(super) async fn show(client: &Client, id: u64, wait: Option<u64>, format: Format) -> Outcome {
+pub(super) async fn show(client: &Client, id: u64, wait: Option<Duration>, format: Format) -> Outcome {
     let now = client.get(&format!("/api/v1/operations/{id}")).await?;
-    let Some(seconds) = wait else {
+    let Some(limit) = wait else {
         format.print(&now, || {
             let phases = now["phases"].as_array().into_iter().flatten().map(phase_line);
-            let mut lines = vec![plan(&now)];
+            let mut lines = vec![outline(&now)];
             lines.extend(phases);
             lines.push(format!(
                 "{}  {}",
@@ -198,18 +249,18 @@ pub(super) async fn show(client: &Client, id: u64, wait: Option<u64>, format: Fo
         })?;
         return Ok(Exit::Ok);
     };
-    let end = follow(client, now, Duration::from_secs(seconds), format).await?;
+    let end = follow(client, now, limit, format).await?;
     finish(&end, format)
 }
 
 /// `pointsman history`.
-pub(super) async fn history(client: &Client, count: usize, format: Format) -> Outcome {
+pub(super) async fn history(client: &Client, count: usize, phases: bool, format: Format) -> Outcome {
     let mut answer = client.get("/api/v1/history").await?;
     if let Some(past) = answer["history"].as_array_mut() {
         past.truncate(count);
     }
     format.print(&answer, || {
-        let mut table = Table::new(&["EPOCH", "WHEN", "KIND", "FROM", "TO", "REASON"]);
+        let mut table = Table::new(&["EPOCH", "WHEN", "KIND", "FROM", "TO", "PAUSE", "REASON"]);
         for past in answer["history"].as_array().into_iter().flatten() {
             let text = |key: &str| past[key].as_str().unwrap_or("-").to_owned();
             table.row(vec![
@@ -218,10 +269,19 @@ pub(super) async fn history(client: &Client, count: usize, format: Format) -> Ou
                 text("kind"),
                 text("from"),
                 text("to"),
+                past["pause_ms"].as_u64().map_or_else(|| "-".to_owned(), |ms| format!("{ms}ms")),
                 text("reason"),
             ]);
         }
-        table.render()
+        let mut lines = table.render();
+        let with_phases = answer["history"].as_array().into_iter().flatten().filter(|_| phases);
+        for past in with_phases {
+            lines.push_str(&format!("epoch {}\n", past["epoch"]));
+            for phase in past["phases"].as_array().into_iter().flatten() {
+                lines.push_str(&format!("{}\n", phase_line(phase)));
+            }
+        }
+        lines
     })?;
     Ok(Exit::Ok)
 }
@@ -247,6 +307,9 @@ fn date(days: u64) -> (u64, u64, u64) {
 }
 
 const FOLLOW_SECONDS: f64 = 0.2;
+const REJOIN_LOOK: Duration = Duration::from_millis(200);
+const SHOW_LOOK: Duration = Duration::from_millis(10);
+const SHOW_LIMIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -38,6 +38,9 @@ pub(super) struct Arguments {
     /// Replicas beside the primary.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=16), value_name = "COUNT")]
     replicas: u8,
+    /// Every write waits for the acknowledgement of a replica, as a failover without loss needs it.
+    #[arg(long)]
+    lossless: bool,
     /// The port of the proxy; by default a free one.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
@@ -54,6 +57,7 @@ pub(super) async fn run(arguments: &Arguments) -> Outcome {
     let options = Options {
         flavour: arguments.flavour.flavour(),
         replicas: usize::from(arguments.replicas),
+        lossless: arguments.lossless,
         ..Options::default()
     };
     let ended = async {
@@ -67,7 +71,7 @@ pub(super) async fn run(arguments: &Arguments) -> Outcome {
         stage = Stage::start(arguments, &options) => stage?,
         () = &mut ended => return Ok(Exit::Ok),
     };
-    print(&stage.describe())?;
+    print(&stage.describe().await)?;
     let Stage { sandbox, mut proxy, .. } = stage;
     tokio::select! {
         () = &mut ended => note("ending ..."),
@@ -119,14 +123,15 @@ impl Stage {
         Ok(Self { sandbox, proxy, port, read_only_port, admin_port, _ports: ports })
     }
 
-    fn describe(&self) -> String {
+    async fn describe(&self) -> String {
         let mut table = Table::new(&["WHAT", "WHERE"]);
         let mut row = |what: &str, place: String| table.row(vec![what.to_owned(), place]);
         row("proxy", format!("127.0.0.1:{}", self.port));
         row("read-only", format!("127.0.0.1:{}", self.read_only_port));
         row("status page", format!("http://127.0.0.1:{}/", self.admin_port));
         for server in self.sandbox.servers() {
-            row(server.name(), server.address());
+            let pid = server.pid().await.unwrap_or_default();
+            row(server.name(), format!("{}, process {pid}", server.address()));
         }
         row("directory", self.sandbox.directory().display().to_string());
         let socket = self.sandbox.directory().join(ADMIN_SOCKET);

@@ -14,6 +14,7 @@ use super::coordinator::{Cas, Coordinator, CoordinatorError, Entitlement, Found}
 use super::hand::Hands;
 use super::operations::{Asked, Operations};
 use super::service::Sessions;
+use super::timeline::Timeline;
 use super::view::View;
 use crate::cluster;
 
@@ -33,6 +34,7 @@ pub(super) struct Engine {
     pub(super) back: mpsc::Sender<Event>,
     pub(super) asked: mpsc::Receiver<Asked>,
     pub(super) operations: Arc<Operations>,
+    pub(super) timeline: Timeline,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) mode: &'static str,
     pub(super) lease: Duration,
@@ -66,7 +68,7 @@ impl Engine {
                     Some(observation) => Woken::Event(Event::Observed(observation)),
                     None => Woken::End,
                 },
-                Some(asked) = self.asked.recv() => Woken::Asked(asked),
+                Some(asked) = self.asked.recv(), if !self.controller.is_swapping() => Woken::Asked(asked),
                 Ok(()) = heard.changed() => Woken::Heard,
                 () = changed(&mut self.entitlement) => Woken::Entitled,
                 () = sleep_until(read_due) => Woken::ReadDue,
@@ -95,7 +97,12 @@ impl Engine {
     }
 
     fn take(&mut self, event: Event) {
-        let actions = self.controller.handle(event, self.cluster.clock.now());
+        let now = self.cluster.clock.now();
+        let heard = self.timeline.hear(&event, now);
+        let actions = self.controller.handle(event, now);
+        for note in self.timeline.look(heard, &self.controller, &actions, now) {
+            self.note(note);
+        }
         for action in actions {
             self.carry_out(action);
         }
@@ -197,7 +204,7 @@ impl Engine {
 
     fn show(&mut self) {
         self.stand_by();
-        let mut new = View::of(&self.controller, self.mode);
+        let mut new = View::of(&self.controller, self.mode, &self.timeline);
         if let Some(reason) = &self.bystander {
             (new.mode, new.off_reason, new.held) = ("off", reason.clone(), String::new());
         }

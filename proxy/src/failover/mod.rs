@@ -14,6 +14,7 @@ mod preflight;
 mod repoint;
 mod service;
 mod steps;
+mod timeline;
 mod view;
 mod words;
 
@@ -31,6 +32,7 @@ pub use self::view::View;
 use self::coordinator::{Coordinator, CoordinatorError, Etcd, Local, Locks};
 use self::engine::Engine;
 use self::service::Sessions;
+use self::timeline::Timeline;
 use crate::cluster::{self, ServiceAccount};
 use crate::shared::Shared;
 use crate::vip;
@@ -142,6 +144,7 @@ fn assemble(
     let (back, events) = mpsc::channel(MAX_WAITING);
     let Inlets { observations, asked, operations, view, vip } = inlets;
     let realm = Arc::new(Realm::new(config, account.clone(), cluster.clock).with_vip(vip));
+    let names = config.servers.iter().map(|server| server.name.clone()).collect();
     Ok(Engine {
         controller: Controller::new(Settings::new(config, proxy.clone())),
         proxy,
@@ -155,6 +158,7 @@ fn assemble(
         back,
         asked,
         operations,
+        timeline: Timeline::new(names),
         view,
         mode: match config.failover.mode {
             FailoverMode::Automatic => "automatic",

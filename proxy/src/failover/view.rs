@@ -1,7 +1,12 @@
 //! What status tells of failover.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use pointsman_router::failover::{Controller, Maintenance, Past, Service};
 use serde::Serialize;
+
+use super::timeline::{Change, Timeline};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,6 +34,9 @@ pub struct View {
     pub maintenance: Vec<InMaintenance>,
     #[serde(skip)]
     pub history: Vec<Past>,
+    /// What this proxy has seen of those.
+    #[serde(skip)]
+    pub changes: VecDeque<Arc<Change>>,
 }
 
 /// A server in maintenance.
@@ -45,7 +53,7 @@ impl View {
         Self { mode: "off", off_reason: reason.into(), verdict: "UNKNOWN", ..Self::default() }
     }
 
-    pub(super) fn of(controller: &Controller, mode: &'static str) -> Self {
+    pub(super) fn of(controller: &Controller, mode: &'static str, timeline: &Timeline) -> Self {
         let record = controller.record().map(|(record, _)| record);
         let maintenance = record.into_iter().flat_map(|record| &record.maintenance);
         Self {
@@ -69,6 +77,7 @@ impl View {
                 })
                 .collect(),
             history: record.map(|record| record.history.clone()).unwrap_or_default(),
+            changes: timeline.past().clone(),
         }
     }
 }

@@ -138,11 +138,13 @@ impl Sandbox {
 
     /// The first lines of a configuration for these servers: `servers`, `user`, `password`. Tables may follow.
     pub fn configuration(&self) -> String {
-        let addresses: Vec<String> =
-            self.servers.iter().map(|server| format!("\"{}\"", server.address())).collect();
+        let server = |server: &Arc<Server>| {
+            format!("{{ name = \"{}\", address = \"{}\" }}", server.name(), server.address())
+        };
+        let servers: Vec<String> = self.servers.iter().map(server).collect();
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "servers = [{}]", addresses.join(", "));
+        let _ = writeln!(text, "servers = [{}]", servers.join(", "));
         let _ = writeln!(text, "user = \"{}\"\npassword = \"{}\"", SERVICE.0, SERVICE.1);
         text
     }
@@ -167,7 +169,8 @@ fn start_server(
     directory: &Path,
     options: &Options,
 ) -> impl Future<Output = Result<Server, Error>> + Send + 'static {
-    let name = if at == 0 { "primary".to_owned() } else { format!("replica-{at}") };
+    // Not by its role, which moves.
+    let name = format!("db-{}", at + 1);
     let identity =
         Identity { directory: directory.join(&name), name, id: u32::try_from(at + 1).unwrap_or(u32::MAX) };
     let mut arguments: Vec<String> =

@@ -27,6 +27,7 @@ pub struct Server {
     port: Port,
     programs: Programs,
     directory: PathBuf,
+    template: PathBuf,
     /// Options of every start, the caller's own last.
     options: Vec<String>,
     child: Mutex<Option<Child>>,
@@ -58,6 +59,7 @@ impl Server {
             port: Port::reserve()?,
             programs,
             directory,
+            template: template.to_owned(),
             options,
             child: Mutex::default(),
             link: Mutex::default(),
@@ -150,6 +152,21 @@ impl Server {
         let mut running = running.ok_or_else(|| Error::NotRunning { name: self.name.clone() })?;
         drop(running.kill().await);
         Ok(())
+    }
+
+    /// Starts the server on a new data directory that holds nothing but the accounts.
+    ///
+    /// # Errors
+    ///
+    /// When the files cannot be replaced, and as [`Server::start`].
+    pub async fn renew(&self) -> Result<(), Error> {
+        if self.child.lock().await.is_some() {
+            self.kill().await?;
+        }
+        let data = self.directory.join("data");
+        fs::remove_dir_all(&data).map_err(|source| Error::File { path: data.clone(), source })?;
+        template::copy(&self.template, &data).await?;
+        self.start().await
     }
 
     /// Freezes the server (SIGSTOP): its sockets stay open and nothing answers.
