@@ -4,6 +4,7 @@
 //! drifts hits every target alike. Absolute figures are noise on a shared machine; the ratios are what counts.
 
 mod connections;
+mod failover;
 mod process;
 mod report;
 mod sysbench;
@@ -13,7 +14,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pointsman_integration_tests::sandbox::{Options, Sandbox};
 use pointsman_integration_tests::{Failure, Flavour};
@@ -23,8 +24,13 @@ use self::sysbench::Cell;
 use self::target::{Kind, Target};
 
 #[derive(Debug, Parser)]
-#[command(about = "Compare Pointsman with direct connections, HAProxy and others")]
+#[command(
+    about = "Compare Pointsman with direct connections, HAProxy and others",
+    args_conflicts_with_subcommands = true
+)]
 struct Settings {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Seconds of load in each cell
     #[arg(long, default_value_t = 10)]
     seconds: u32,
@@ -45,10 +51,24 @@ struct Settings {
     mysql: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure how long writes pause when the primary dies, freezes, or is replaced by plan
+    Failover(failover::Settings),
+}
+
 fn main() -> ExitCode {
     let settings = Settings::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(bench(&settings))) {
+    let outcome = runtime.map_err(Failure::from).and_then(|runtime| {
+        runtime.block_on(async {
+            match &settings.command {
+                Some(Command::Failover(settings)) => failover::bench(settings).await,
+                None => bench(&settings).await,
+            }
+        })
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             say(&format!("The benchmark could not go on: {failure}"));
