@@ -5,6 +5,9 @@
 
 mod cluster;
 mod command;
+mod etcd;
+mod fleet;
+mod ledger;
 mod proxy;
 mod stage;
 mod suite;
@@ -17,6 +20,9 @@ pub use pointsman_router::intent::Flavour;
 
 pub use self::cluster::Toll;
 pub use self::command::{Ran, run};
+pub use self::etcd::Etcd;
+pub use self::fleet::{Fleet, Layout, Member};
+pub use self::ledger::{Ledger, Proof};
 pub use self::proxy::{Proxy, program};
 pub use self::stage::{Plan, Stage};
 pub use self::suite::Suite;

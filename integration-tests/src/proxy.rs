@@ -48,6 +48,15 @@ impl Proxy {
     ///
     /// When the program is missing.
     pub fn spawn(sandbox: &Sandbox, tables: &str) -> Result<Self, Failure> {
+        Self::spawn_on(sandbox, &sandbox.configuration(), tables)
+    }
+
+    /// As [`Self::spawn`], with other first lines than [`Sandbox::configuration`].
+    ///
+    /// # Errors
+    ///
+    /// When the program is missing.
+    pub fn spawn_on(sandbox: &Sandbox, servers: &str, tables: &str) -> Result<Self, Failure> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = sandbox.directory().join(format!("pointsman-{number}"));
@@ -55,11 +64,15 @@ impl Proxy {
         let (rw, ro, admin) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
         let configuration = directory.join("pointsman.toml");
         let admin_socket = directory.join("admin.sock");
+        let coordination = match tables.contains("[coordination]") {
+            true => String::new(),
+            false => format!("[coordination]\nstate_dir = \"{}\"", directory.join("state").display()),
+        };
         let text = [
-            sandbox.configuration(),
+            servers.to_owned(),
             format!("[listen.rw]\naddress = \"127.0.0.1:{}\"", rw.number()),
             format!("[listen.ro]\naddress = \"127.0.0.1:{}\"", ro.number()),
-            format!("[coordination]\nstate_dir = \"{}\"", directory.join("state").display()),
+            coordination,
             // Last, so that `tables` may begin with more keys of it.
             format!(
                 "[admin]\naddress = \"127.0.0.1:{}\"\nsocket = \"{}\"",

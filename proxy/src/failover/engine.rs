@@ -5,15 +5,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pointsman_router::discover::{Appointment, Observation};
 use pointsman_router::failover::{
-    Action, Controller, Event, Message, Note, ProxyId, ReadRecord, Record, Revision, Swap, SwapId,
+    Action, Controller, Event, Note, ProxyId, ReadRecord, Record, Revision, Swap, SwapId,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::coordinator::{Cas, Coordinator, CoordinatorError, Entitlement, Found};
+use super::coordinator::{Cas, Coordinator, CoordinatorError, Entitlement, Found, Sessions};
 use super::hand::Hands;
 use super::operations::{Asked, Operations};
-use super::service::Sessions;
+use super::peers::{self, Voice};
+use super::service;
 use super::timeline::Timeline;
 use super::view::View;
 use crate::cluster;
@@ -26,7 +27,7 @@ pub(super) struct Engine {
     pub(super) coordinator: Arc<dyn Coordinator>,
     /// For the `local` coordinator: whether this process may act.
     pub(super) entitlement: Option<Entitlement>,
-    pub(super) sessions: Sessions,
+    pub(super) sessions: service::Sessions,
     pub(super) cluster: cluster::Handle,
     pub(super) observations: mpsc::Receiver<Observation>,
     /// What comes back from steps, swaps, reads and sessions.
@@ -38,8 +39,8 @@ pub(super) struct Engine {
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) mode: &'static str,
     pub(super) lease: Duration,
-    /// What this proxy says of itself in its session.
-    pub(super) says: String,
+    pub(super) voice: Arc<Voice>,
+    pub(super) heard: peers::Heard,
     /// Why this proxy leaves the primary to be discovered: another one acts for the cluster.
     pub(super) bystander: Option<String>,
 }
@@ -48,7 +49,10 @@ pub(super) struct Engine {
 enum Woken {
     Event(Event),
     Asked(Asked),
+    /// Of the record.
     Heard,
+    /// Of the sessions of other proxies.
+    Told,
     Entitled,
     ReadDue,
     End,
@@ -57,6 +61,7 @@ enum Woken {
 impl Engine {
     pub(super) async fn run(mut self) {
         let mut heard = self.coordinator.watch();
+        let mut told = self.coordinator.sessions();
         let mut read_due = Instant::now();
         loop {
             let clock = self.cluster.clock;
@@ -70,6 +75,7 @@ impl Engine {
                 },
                 Some(asked) = self.asked.recv(), if !self.controller.is_swapping() => Woken::Asked(asked),
                 Ok(()) = heard.changed() => Woken::Heard,
+                Ok(()) = told.changed() => Woken::Told,
                 () = changed(&mut self.entitlement) => Woken::Entitled,
                 () = sleep_until(read_due) => Woken::ReadDue,
                 () = sleep_until(tick) => Woken::Event(Event::Tick),
@@ -85,6 +91,11 @@ impl Engine {
                         continue;
                     };
                     event
+                }
+                Woken::Told => {
+                    let sessions = told.borrow_and_update().clone();
+                    self.listen(&sessions);
+                    continue;
                 }
                 Woken::Entitled | Woken::ReadDue => {
                     read_due = Instant::now() + self.lease / READS_IN_LEASE;
@@ -115,7 +126,7 @@ impl Engine {
             Action::ReadRecord => self.read(),
             Action::Step(order) => self.hands.order(order),
             Action::Serve(service) => self.sessions.serve(service, &self.back),
-            Action::Tell { message, .. } => self.tell(&message),
+            Action::Tell { message, .. } => self.voice.tell(&message),
             Action::ProbeNow => {
                 self.cluster.hurry.send_replace(());
             }
@@ -127,30 +138,23 @@ impl Engine {
     /// Renews the session and reads the register; the answer comes back as an event.
     fn read(&mut self) {
         let (coordinator, back, clock) = (self.coordinator.clone(), self.back.clone(), self.cluster.clock);
-        let (says, limit) = (self.says.clone(), self.lease / 2);
+        let (voice, limit) = (self.voice.clone(), self.lease / 2);
         let barred = self.entitlement.as_mut().and_then(Entitlement::barred);
-        let own = self.proxy.clone();
         tokio::spawn(async move {
             let asked = clock.now();
             let reading = async {
-                coordinator.session(says).await?;
+                voice.say().await?;
                 coordinator.get().await
             };
             let found = match timeout(limit, reading).await {
                 Ok(found) => found,
                 Err(_) => Err(CoordinatorError::TimedOut(limit)),
             };
-            match found
+            let event = found
                 .map_err(|error| error.to_string())
-                .and_then(|found| read_event(asked, found, barred, &own))
-            {
-                Ok(events) => {
-                    for event in events {
-                        drop(back.send(event).await);
-                    }
-                }
-                Err(reason) => drop(back.send(Event::CoordinatorLost { reason }).await),
-            }
+                .and_then(|found| read_event(asked, found, barred))
+                .unwrap_or_else(|reason| Event::CoordinatorLost { reason });
+            drop(back.send(event).await);
         });
     }
 
@@ -169,14 +173,9 @@ impl Engine {
         });
     }
 
-    /// There are no links to other proxies: what must not get lost goes through the session.
-    fn tell(&mut self, message: &Message) {
-        if let Message::Fenced { epoch, mark } = message {
-            let says = super::peers::fenced(*epoch, mark);
-            if says != self.says {
-                self.says = says;
-                self.read();
-            }
+    fn listen(&mut self, sessions: &Sessions) {
+        for (from, message) in self.heard.news(sessions, &self.proxy) {
+            self.take(Event::Peer { from, message });
         }
     }
 
@@ -230,26 +229,14 @@ fn changed_record(revision: Revision, text: &str) -> Option<Event> {
     Some(Event::Changed { revision, record: Box::new(record) })
 }
 
-/// What a reading says: of the record, and of the other proxies in their sessions.
-fn read_event(
-    asked: Duration,
-    found: Found,
-    barred: Option<String>,
-    own: &ProxyId,
-) -> Result<Vec<Event>, String> {
+/// What a reading says of the record; what the sessions say is heard as all that is heard of them.
+fn read_event(asked: Duration, found: Found, barred: Option<String>) -> Result<Event, String> {
     let record = found.value.as_deref().map(serde_json::from_str).transpose();
     let record = record.map_err(|error| format!("the record in the coordinator cannot be read: {error}"))?;
-    let others = found.sessions.iter().filter(|(proxy, _)| **proxy != own.0);
-    let mut events: Vec<_> = others
-        .filter_map(|(proxy, says)| {
-            Some(Event::Peer { from: ProxyId(proxy.clone()), message: super::peers::parse(says)? })
-        })
-        .collect();
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let proxies = found.sessions.into_keys().map(ProxyId).collect();
     let read = ReadRecord { asked, revision: found.revision, record, proxies, barred, wall };
-    events.insert(0, Event::Read(Box::new(read)));
-    Ok(events)
+    Ok(Event::Read(Box::new(read)))
 }
 
 fn swapped(cas: Cas) -> Swap {

@@ -145,6 +145,7 @@ fn assemble(
     let Inlets { observations, asked, operations, view, vip } = inlets;
     let realm = Arc::new(Realm::new(config, account.clone(), cluster.clock).with_vip(vip));
     let names = config.servers.iter().map(|server| server.name.clone()).collect();
+    let voice = Arc::new(peers::Voice::new(coordinator.clone(), config.coordination.lease / 2));
     Ok(Engine {
         controller: Controller::new(Settings::new(config, proxy.clone())),
         proxy,
@@ -166,7 +167,8 @@ fn assemble(
             FailoverMode::Off => "off",
         },
         lease: config.coordination.lease,
-        says: String::new(),
+        voice,
+        heard: peers::Heard::default(),
         bystander: None,
     })
 }

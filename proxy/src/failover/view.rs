@@ -26,6 +26,9 @@ pub struct View {
     /// Why a primary that died now could not be replaced; empty while it could.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub unready: String,
+    /// Why the coordinator does not answer; empty while it does.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub coordinator_lost: String,
     /// `STABLE`, `FENCING`, `CHOSEN`, `ACTIVE`; none before the coordinator was read.
     pub phase: Option<&'static str>,
     pub durability: Option<&'static str>,
@@ -66,6 +69,7 @@ impl View {
                 Service::Hold { reason, .. } | Service::ReadsOnly { reason, .. } => reason.clone(),
             },
             unready: controller.unready().unwrap_or_default(),
+            coordinator_lost: controller.coordinator_lost().unwrap_or_default().to_owned(),
             phase: record.map(|record| record.phase.name()),
             durability: record.map(|record| record.durability.name()),
             ackers: record.map(|record| record.ackers.iter().cloned().collect()).unwrap_or_default(),

@@ -1,7 +1,7 @@
-//! A replication link that can be made slow or cut, to the millisecond.
+//! A way to one server that can be made slow, silent or cut, to the millisecond.
 //!
-//! The servers' own delays count in whole seconds. This relay stands between a replica and its source and holds
-//! back what the source sends.
+//! The servers' own delays count in whole seconds. This relay stands between a replica and its source, or between a
+//! proxy and whatever it talks to, and holds back what the far side sends.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -18,69 +18,94 @@ use tokio::time::Instant;
 use super::Error;
 use super::ports::Port;
 
-/// A relay to one source; ends when dropped.
+/// A relay to one port of this machine; ends when dropped.
 #[derive(Debug)]
-pub(super) struct Link {
+pub struct Link {
     port: Port,
     delay: Arc<AtomicU64>,
-    open: watch::Sender<bool>,
+    passage: watch::Sender<Passage>,
     acceptor: JoinHandle<()>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    Open,
+    /// Connections stay and nothing comes through, as when packets are dropped on the way.
+    Silent,
+    Closed,
+}
+
 impl Link {
-    pub(super) async fn to(source: u16) -> Result<Self, Error> {
-        let port = Port::reserve()?;
+    /// A relay to `port`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no port for it.
+    pub async fn to(port: u16) -> Result<Self, Error> {
+        let own = Port::reserve()?;
         let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).await.map_err(|_| Error::NoPort)?;
+            TcpListener::bind((Ipv4Addr::LOCALHOST, own.number())).await.map_err(|_| Error::NoPort)?;
         let delay = Arc::new(AtomicU64::new(0));
-        let (open, opened) = watch::channel(true);
-        let acceptor = tokio::spawn(accept(listener, source, delay.clone(), opened));
-        Ok(Self { port, delay, open, acceptor })
+        let (passage, looked_at) = watch::channel(Passage::Open);
+        let acceptor = tokio::spawn(accept(listener, port, delay.clone(), looked_at));
+        Ok(Self { port: own, delay, passage, acceptor })
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port.number()
     }
 
-    /// What arrives from now on is passed on this much later.
-    pub(super) fn delay(&self, delay: Duration) {
+    /// What the far side sends from now on is passed on this much later.
+    pub fn delay(&self, delay: Duration) {
         let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         self.delay.store(micros, Ordering::Relaxed);
     }
 
     /// Ends all connections and refuses new ones, or lets them through again.
-    pub(super) fn open(&self, open: bool) {
-        self.open.send_replace(open);
+    pub fn open(&self, open: bool) {
+        self.passage.send_replace(if open { Passage::Open } else { Passage::Closed });
+    }
+
+    /// Lets nothing through in either direction, or goes on with what has come meanwhile.
+    pub fn silence(&self, silent: bool) {
+        self.passage.send_replace(if silent { Passage::Silent } else { Passage::Open });
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         self.acceptor.abort();
-        self.open.send_replace(false);
+        self.passage.send_replace(Passage::Closed);
     }
 }
 
-async fn accept(listener: TcpListener, source: u16, delay: Arc<AtomicU64>, open: watch::Receiver<bool>) {
-    while let Ok((replica, _)) = listener.accept().await {
-        if *open.borrow() {
-            tokio::spawn(relay(replica, source, delay.clone(), open.clone()));
+async fn accept(listener: TcpListener, port: u16, delay: Arc<AtomicU64>, passage: watch::Receiver<Passage>) {
+    while let Ok((near, _)) = listener.accept().await {
+        if *passage.borrow() != Passage::Closed {
+            tokio::spawn(relay(near, port, delay.clone(), passage.clone()));
         }
     }
 }
 
 /// Ends when either side does, or when the link is cut.
-async fn relay(replica: TcpStream, source: u16, delay: Arc<AtomicU64>, mut open: watch::Receiver<bool>) {
-    let Ok(source) = TcpStream::connect((Ipv4Addr::LOCALHOST, source)).await else { return };
-    let (mut from_replica, to_replica) = replica.into_split();
-    let (from_source, mut to_source) = source.into_split();
-    let (queue, queued) = mpsc::channel(MAX_QUEUED_CHUNKS);
+async fn relay(near: TcpStream, port: u16, delay: Arc<AtomicU64>, mut passage: watch::Receiver<Passage>) {
+    let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return };
+    drop((near.set_nodelay(true), far.set_nodelay(true)));
+    let (from_near, to_near) = near.into_split();
+    let (from_far, to_far) = far.into_split();
+    let at_once = AtomicU64::new(0);
+    let (there, back) = (passage.clone(), passage.clone());
     tokio::select! {
-        _ = tokio::io::copy(&mut from_replica, &mut to_source) => {}
-        () = receive(from_source, queue, &delay) => {}
-        () = pass_on(queued, to_replica) => {}
-        _ = open.wait_for(|open| !open) => {}
+        () = pipe(from_near, to_far, &at_once, there) => {}
+        () = pipe(from_far, to_near, &delay, back) => {}
+        _ = passage.wait_for(|passage| *passage == Passage::Closed) => {}
     }
+}
+
+/// One direction; what comes is read at once, so that a delay adds to no other.
+async fn pipe(from: OwnedReadHalf, to: OwnedWriteHalf, delay: &AtomicU64, passage: watch::Receiver<Passage>) {
+    let (queue, queued) = mpsc::channel(MAX_QUEUED_CHUNKS);
+    tokio::join!(receive(from, queue, delay), pass_on(queued, to, passage));
 }
 
 async fn receive(mut from: OwnedReadHalf, queue: mpsc::Sender<(Instant, Vec<u8>)>, delay: &AtomicU64) {
@@ -93,10 +118,15 @@ async fn receive(mut from: OwnedReadHalf, queue: mpsc::Sender<(Instant, Vec<u8>)
     }
 }
 
-async fn pass_on(mut queued: mpsc::Receiver<(Instant, Vec<u8>)>, mut to: OwnedWriteHalf) {
+async fn pass_on(
+    mut queued: mpsc::Receiver<(Instant, Vec<u8>)>,
+    mut to: OwnedWriteHalf,
+    mut passage: watch::Receiver<Passage>,
+) {
     while let Some((due, chunk)) = queued.recv().await {
         tokio::time::sleep_until(due).await;
-        if to.write_all(&chunk).await.is_err() {
+        let open = passage.wait_for(|passage| *passage != Passage::Silent).await.is_ok();
+        if !open || to.write_all(&chunk).await.is_err() {
             return;
         }
     }

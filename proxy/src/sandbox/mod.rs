@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 pub use self::dialect::{APP, DBA, SERVICE};
 pub use self::error::Error;
 pub use self::janitor::Janitor;
+pub use self::link::Link;
 pub use self::ports::Port;
 pub use self::programs::{Programs, cache_directory};
 use self::server::Identity;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::action::{Step, StepId};
+use super::action::{Action, Step, StepId};
 use super::controller::Controller;
 use super::defect::Defect;
 use super::event::{Outcome, StepError};
-use super::record::{Kind, Phase};
+use super::record::{Durability, Kind, Phase};
 use crate::discover::{Receiver, Report};
 use crate::gtid::GtidSet;
 use crate::topology::ServerId;
@@ -96,6 +96,10 @@ impl Controller {
             return;
         }
         if is_new_epoch || self.acting.is_none() {
+            if record.durability == Durability::Async {
+                // Who is registered counts from now on, and the next reading may be a third of the lease away.
+                self.out.push(Action::ReadRecord);
+            }
             self.acting = Some(Acting {
                 since: self.now,
                 hands: self.settings.servers.iter().map(|_| Hand::default()).collect(),

@@ -27,7 +27,7 @@ pub enum Action {
     Step(StepOrder),
     /// What the data plane does with writes from now on; it replaces what was said before.
     Serve(Service),
-    /// Tell other proxies: over the links, and for `Fenced` also in this proxy's registration.
+    /// Tell other proxies, at once, and again with each renewal of this proxy's registration.
     Tell { to: To, message: Message },
     /// Probe all servers at once instead of at the next interval.
     ProbeNow,

@@ -155,6 +155,11 @@ impl Controller {
         &self.verdict
     }
 
+    /// Why the coordinator does not answer; none while it does.
+    pub fn coordinator_lost(&self) -> Option<&str> {
+        self.coordination.lost.as_deref()
+    }
+
     /// What the data plane has been told last.
     pub fn service(&self) -> &Service {
         &self.service

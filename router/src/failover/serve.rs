@@ -97,15 +97,14 @@ impl Controller {
         matches!(&self.heartbeat, Some(Heartbeat::Stalled { since, .. }) if *since >= super::ACK_STALL)
     }
 
-    /// Repeats what the others should know, as often as messages may get lost.
+    /// Tells the others what they should know: at once when it changes, and again and again while somebody may wait
+    /// for it. At other times it is said with each renewal of this proxy's registration.
     pub(super) fn tell_peers(&mut self) {
-        if self.coordination.proxies.len() < 2 {
-            return;
-        }
         let alive = self.alive();
         let due = match &self.said_alive {
             None => true,
-            Some((at, said)) => *said != alive || self.now.saturating_sub(*at) >= super::PEER_EVERY,
+            Some((_, said)) if *said != alive => true,
+            Some((at, _)) => self.now.saturating_sub(*at) >= super::PEER_EVERY && self.is_listened_to(),
         };
         if !due {
             return;
@@ -117,6 +116,22 @@ impl Controller {
         {
             self.out.push(Action::Tell { to: To::All, message: Message::Fenced { epoch, mark } });
         }
+    }
+
+    /// Whether somebody may need to know that this proxy lives and what it sees: while the primary's place moves, and
+    /// while anybody has lost sight of the primary.
+    fn is_listened_to(&self) -> bool {
+        if self.coordination.proxies.len() < 2 {
+            return false;
+        }
+        let moves = self.phase().is_some_and(|phase| phase != Phase::Stable);
+        let lost_by_us = self.verdict != Verdict::Alive
+            || self.primary().and_then(|id| self.watch(id)).is_some_and(|watch| watch.misses > 0);
+        let lost_by_peer = self.peers.values().any(|peer| {
+            let fresh = peer.heard.is_some_and(|at| self.now.saturating_sub(at) < super::ACTOR_PATIENCE);
+            fresh && peer.alive.epoch == self.epoch() && !peer.alive.reaches_primary
+        });
+        moves || lost_by_us || lost_by_peer
     }
 
     fn alive(&self) -> Alive {

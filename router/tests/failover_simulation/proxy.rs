@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pointsman_router::failover::{
-    Action, Controller, Event, Mark, ProxyId, Request, RequestId, Service, Settings, StepId,
+    Action, Controller, Event, Mark, Message, ProxyId, Request, RequestId, Service, Settings, StepId,
 };
 
 use crate::scenario::Scenario;
@@ -26,6 +26,8 @@ pub(crate) struct Proxy {
     /// The last row, and its epoch.
     pub(crate) acknowledged: Option<(u32, u64)>,
     requests: u64,
+    /// The last message of each kind: its registration says them again.
+    told: Vec<Message>,
 }
 
 impl Proxy {
@@ -46,6 +48,7 @@ impl Proxy {
             last_arrival: vec![0; scenario.servers],
             acknowledged: None,
             requests: 0,
+            told: Vec::new(),
         }
     }
 
@@ -73,13 +76,25 @@ impl World {
             Action::ReadRecord => self.ask_record(proxy),
             Action::Step(order) => self.send_step(proxy, order),
             Action::Serve(service) => self.serve(proxy, service),
-            Action::Tell { message, .. } => self.send_message(proxy, &message),
+            Action::Tell { message, .. } => {
+                self.send_message(proxy, &message);
+                let told = &mut self.proxies[proxy].told;
+                told.retain(|before| std::mem::discriminant(before) != std::mem::discriminant(&message));
+                told.push(message);
+            }
             Action::ProbeNow => {
                 for server in 0..self.servers.len() {
                     self.probe(proxy, server, false);
                 }
             }
             Action::Answer { .. } | Action::Note(_) => {}
+        }
+    }
+
+    /// What the registration says is heard each time that it is renewed.
+    pub(crate) fn say_again(&mut self, proxy: usize) {
+        for message in self.proxies[proxy].told.clone() {
+            self.send_message(proxy, &message);
         }
     }
 

@@ -316,6 +316,9 @@ impl World {
             ForProxy::Renew => {
                 self.for_proxy(self.now + LEASE / 3, proxy, ForProxy::Renew);
                 self.ask_record(proxy);
+                if self.coordinator_reachable(proxy) {
+                    self.say_again(proxy);
+                }
             }
             ForProxy::Event(event) => {
                 if let Event::StepDone { id, result } = *event {

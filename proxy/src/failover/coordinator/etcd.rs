@@ -1,6 +1,5 @@
 //! The register in etcd 3.4 and later, over its JSON gateway: plain HTTP/1.1 with the values in base64.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,23 +17,37 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{Cas, Coordinator, CoordinatorError, Found, Heard, Reply};
+use super::{Cas, Coordinator, CoordinatorError, Found, Heard, Reply, Sessions};
 
 /// One cluster's keys: `PREFIX/CLUSTER/record` and `PREFIX/CLUSTER/proxies/ID`.
 #[derive(Debug)]
 pub struct Etcd {
     gateway: Arc<Gateway>,
-    record: String,
-    proxies: String,
     own: String,
     /// Whole seconds, as etcd counts.
     lease_seconds: u64,
     /// Of this proxy's session.
-    lease: Mutex<Option<String>>,
-    heard: watch::Sender<Heard>,
+    lease: Mutex<Option<Lease>>,
+    news: News,
     watching: AbortHandle,
+}
+
+/// A lease, and when it was prolonged last.
+#[derive(Clone, Debug)]
+struct Lease {
+    id: String,
+    kept: Instant,
+}
+
+/// What has been heard of the record and of the sessions.
+#[derive(Clone, Debug)]
+struct News {
+    record: String,
+    proxies: String,
+    heard: watch::Sender<Heard>,
+    sessions: watch::Sender<Sessions>,
 }
 
 impl Etcd {
@@ -52,27 +65,28 @@ impl Etcd {
     ) -> Result<Self, CoordinatorError> {
         let gateway = Arc::new(Gateway::new(endpoints)?);
         let root = format!("{}/{cluster}", prefix.trim_end_matches('/'));
-        let record = format!("{root}/record");
-        let heard = watch::Sender::default();
-        let watching = tokio::spawn(follow(gateway.clone(), record.clone(), heard.clone())).abort_handle();
+        let news = News {
+            record: format!("{root}/record"),
+            proxies: format!("{root}/proxies/"),
+            heard: watch::Sender::default(),
+            sessions: watch::Sender::default(),
+        };
+        let watching = tokio::spawn(follow(gateway.clone(), format!("{root}/"), news.clone())).abort_handle();
         Ok(Self {
             gateway,
-            own: format!("{root}/proxies/{proxy}"),
-            proxies: format!("{root}/proxies/"),
-            record,
+            own: format!("{}{proxy}", news.proxies),
             lease_seconds: lease.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1),
             lease: Mutex::default(),
-            heard,
+            news,
             watching,
         })
     }
 
     async fn read(&self) -> Result<Found, CoordinatorError> {
-        let record = json!({ "request_range": { "key": encode(&self.record) } });
-        let proxies = json!({ "request_range": {
-            "key": encode(&self.proxies),
-            "range_end": encode(&after(&self.proxies)),
-        } });
+        let News { record, proxies, .. } = &self.news;
+        let record = json!({ "request_range": { "key": encode(record) } });
+        let proxies =
+            json!({ "request_range": { "key": encode(proxies), "range_end": encode(&after(proxies)) } });
         // One transaction: both are of the same moment.
         let answer = self.gateway.call("/v3/kv/txn", &json!({ "success": [record, proxies] })).await?;
         let range = |at: usize| &answer["responses"][at]["response_range"]["kvs"];
@@ -81,21 +95,18 @@ impl Etcd {
             found.revision = Revision(number(&kv["mod_revision"])?);
             found.value = Some(decode(&kv["value"])?);
         }
-        let mut sessions = BTreeMap::new();
         for kv in range(1).as_array().into_iter().flatten() {
             let key = decode(&kv["key"])?;
-            let proxy = key.strip_prefix(&self.proxies).unwrap_or(&key).to_owned();
-            // An empty value is left out of JSON.
-            let says = if kv["value"].is_null() { String::new() } else { decode(&kv["value"])? };
-            sessions.insert(proxy, says);
+            let proxy = key.strip_prefix(&self.news.proxies).unwrap_or(&key).to_owned();
+            found.sessions.insert(proxy, said(kv)?);
         }
-        found.sessions = sessions;
-        hear(&self.heard, found.revision, found.value.as_ref());
+        self.news.hear(found.revision, found.value.as_ref());
+        self.news.hear_sessions(|known| known.clone_from(&found.sessions));
         Ok(found)
     }
 
     async fn swap(&self, expected: Revision, value: String) -> Result<Cas, CoordinatorError> {
-        let key = encode(&self.record);
+        let key = encode(&self.news.record);
         let body = json!({
             "compare": [{
                 "key": key, "target": "MOD", "result": "EQUAL", "mod_revision": expected.0.to_string(),
@@ -106,7 +117,7 @@ impl Etcd {
         let answer = self.gateway.call("/v3/kv/txn", &body).await?;
         if answer["succeeded"] == true {
             let revision = Revision(number(&answer["header"]["revision"])?);
-            hear(&self.heard, revision, Some(&value));
+            self.news.hear(revision, Some(&value));
             return Ok(Cas::Won { revision });
         }
         let Some(kv) = answer["responses"][0]["response_range"]["kvs"].get(0) else {
@@ -114,32 +125,54 @@ impl Etcd {
         };
         let revision = Revision(number(&kv["mod_revision"])?);
         let value = decode(&kv["value"])?;
-        hear(&self.heard, revision, Some(&value));
+        self.news.hear(revision, Some(&value));
         Ok(Cas::Lost { revision, value: Some(value) })
     }
 
     async fn renew(&self, says: String) -> Result<(), CoordinatorError> {
         let known = self.lease.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let lease = match known {
-            Some(lease) if self.keep_alive(&lease).await? => lease,
-            Some(_) | None => self.grant().await?,
+        if let Some(lease) = known.as_ref().filter(|lease| self.is_young(lease))
+            && self.put(lease, &says).await.is_ok()
+        {
+            return Ok(());
+        }
+        let kept = match known {
+            Some(lease) => self.keep_alive(&lease.id).await?,
+            None => None,
         };
-        let body = json!({ "key": encode(&self.own), "value": encode(&says), "lease": lease });
-        self.gateway.call("/v3/kv/put", &body).await?;
+        let lease = match kept {
+            Some(lease) => lease,
+            None => self.grant().await?,
+        };
+        self.put(&lease, &says).await?;
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease);
         Ok(())
     }
 
-    async fn grant(&self) -> Result<String, CoordinatorError> {
-        let answer = self.gateway.call("/v3/lease/grant", &json!({ "TTL": self.lease_seconds })).await?;
-        answer["ID"].as_str().map(str::to_owned).ok_or_else(|| unexpected("a lease without ID"))
+    async fn put(&self, lease: &Lease, says: &str) -> Result<(), CoordinatorError> {
+        let body = json!({ "key": encode(&self.own), "value": encode(says), "lease": lease.id });
+        self.gateway.call("/v3/kv/put", &body).await.map(drop)
     }
 
-    /// Whether the lease still lives.
-    async fn keep_alive(&self, lease: &str) -> Result<bool, CoordinatorError> {
-        let answer = self.gateway.call("/v3/lease/keepalive", &json!({ "ID": lease })).await?;
+    /// What is said often does not prolong the lease each time.
+    fn is_young(&self, lease: &Lease) -> bool {
+        lease.kept.elapsed() < Duration::from_secs(self.lease_seconds) / KEPT_IN_LEASE
+    }
+
+    async fn grant(&self) -> Result<Lease, CoordinatorError> {
+        let kept = Instant::now();
+        let answer = self.gateway.call("/v3/lease/grant", &json!({ "TTL": self.lease_seconds })).await?;
+        let id = answer["ID"].as_str().ok_or_else(|| unexpected("a lease without ID"))?;
+        Ok(Lease { id: id.to_owned(), kept })
+    }
+
+    /// Prolongs the lease; none if it has run out.
+    async fn keep_alive(&self, id: &str) -> Result<Option<Lease>, CoordinatorError> {
+        let kept = Instant::now();
+        let answer = self.gateway.call("/v3/lease/keepalive", &json!({ "ID": id })).await?;
         // A lease that has run out has no time to live.
-        Ok(!answer["result"]["TTL"].is_null())
+        let lives = !answer["result"]["TTL"].is_null();
+        Ok(lives.then(|| Lease { id: id.to_owned(), kept }))
     }
 }
 
@@ -153,7 +186,11 @@ impl Coordinator for Etcd {
     }
 
     fn watch(&self) -> watch::Receiver<Heard> {
-        self.heard.subscribe()
+        self.news.heard.subscribe()
+    }
+
+    fn sessions(&self) -> watch::Receiver<Sessions> {
+        self.news.sessions.subscribe()
     }
 
     fn session(&self, says: String) -> Reply<'_, ()> {
@@ -253,19 +290,19 @@ impl Drop for Driver {
     }
 }
 
-/// Passes every new value on, for as long as it is let.
-async fn follow(gateway: Arc<Gateway>, key: String, heard: watch::Sender<Heard>) {
-    let body = json!({ "create_request": { "key": encode(&key) } });
+/// Passes everything new below `root` on, for as long as it is let.
+async fn follow(gateway: Arc<Gateway>, root: String, news: News) {
+    let body = json!({ "create_request": { "key": encode(&root), "range_end": encode(&after(&root)) } });
     for at in (0..gateway.endpoints.len()).cycle() {
         if let Ok(Ok(mut answer)) = timeout(CALL_LIMIT, gateway.open(at, "/v3/watch", &body)).await {
-            listen(&mut answer, &heard).await;
+            listen(&mut answer, &news).await;
         }
         sleep(WATCH_AGAIN).await;
     }
 }
 
 /// Until the stream ends: one JSON document a line.
-async fn listen(answer: &mut Answer, heard: &watch::Sender<Heard>) {
+async fn listen(answer: &mut Answer, news: &News) {
     let mut text = Vec::new();
     while let Some(Ok(frame)) = answer.body.frame().await {
         let Ok(data) = frame.into_data() else { continue };
@@ -274,10 +311,7 @@ async fn listen(answer: &mut Answer, heard: &watch::Sender<Heard>) {
             let line: Vec<u8> = text.drain(..=end).collect();
             let Ok(event) = serde_json::from_slice::<Value>(&line) else { return };
             for event in event["result"]["events"].as_array().into_iter().flatten() {
-                let kv = &event["kv"];
-                if let (Ok(revision), Ok(value)) = (number(&kv["mod_revision"]), decode(&kv["value"])) {
-                    hear(heard, Revision(revision), Some(&value));
-                }
+                news.take(event);
             }
         }
         if text.len() > MAX_ANSWER_BYTES {
@@ -286,15 +320,48 @@ async fn listen(answer: &mut Answer, heard: &watch::Sender<Heard>) {
     }
 }
 
-fn hear(heard: &watch::Sender<Heard>, revision: Revision, value: Option<&String>) {
-    let Some(value) = value else { return };
-    heard.send_if_modified(|known| {
-        let is_new = known.as_ref().is_none_or(|(known, _)| *known < revision);
-        if is_new {
-            *known = Some((revision, value.clone()));
+impl News {
+    /// An event that cannot be read is none: the next reading tells the same.
+    fn take(&self, event: &Value) {
+        let kv = &event["kv"];
+        let Ok(key) = decode(&kv["key"]) else { return };
+        if let Some(proxy) = key.strip_prefix(&self.proxies) {
+            let gone = event["type"] == "DELETE";
+            let Ok(says) = said(kv) else { return };
+            self.hear_sessions(|known| match gone {
+                true => drop(known.remove(proxy)),
+                false => drop(known.insert(proxy.to_owned(), says)),
+            });
+        } else if key == self.record
+            && let (Ok(revision), Ok(value)) = (number(&kv["mod_revision"]), decode(&kv["value"]))
+        {
+            self.hear(Revision(revision), Some(&value));
         }
-        is_new
-    });
+    }
+
+    fn hear(&self, revision: Revision, value: Option<&String>) {
+        let Some(value) = value else { return };
+        self.heard.send_if_modified(|known| {
+            let is_new = known.as_ref().is_none_or(|(known, _)| *known < revision);
+            if is_new {
+                *known = Some((revision, value.clone()));
+            }
+            is_new
+        });
+    }
+
+    fn hear_sessions(&self, change: impl FnOnce(&mut Sessions)) {
+        self.sessions.send_if_modified(|known| {
+            let before = known.clone();
+            change(known);
+            *known != before
+        });
+    }
+}
+
+/// What a session says; an empty value is left out of JSON.
+fn said(kv: &Value) -> Result<String, CoordinatorError> {
+    if kv["value"].is_null() { Ok(String::new()) } else { decode(&kv["value"]) }
 }
 
 fn encode(text: &str) -> String {
@@ -324,5 +391,7 @@ fn unexpected(what: &str) -> CoordinatorError {
 
 /// A member that is frozen must leave time for the next one within the lease.
 const CALL_LIMIT: Duration = Duration::from_millis(500);
+/// How often a lease is prolonged before it runs out.
+const KEPT_IN_LEASE: u32 = 4;
 const WATCH_AGAIN: Duration = Duration::from_millis(100);
 const MAX_ANSWER_BYTES: usize = 4 << 20;

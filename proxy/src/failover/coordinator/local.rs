@@ -11,7 +11,7 @@ use pointsman_router::failover::Revision;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{Cas, Coordinator, CoordinatorError, Found, Heard, Reply};
+use super::{Cas, Coordinator, CoordinatorError, Found, Heard, Reply, Sessions};
 
 /// `<cluster>.json` in a directory. Several processes may share it: swaps exclude each other by a lock file.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Local {
     proxy: String,
     says: Mutex<String>,
     heard: watch::Sender<Heard>,
+    /// Nobody else is heard of.
+    sessions: watch::Sender<Sessions>,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl Local {
             proxy: proxy.to_owned(),
             says: Mutex::default(),
             heard: watch::Sender::default(),
+            sessions: watch::Sender::default(),
         }
     }
 
@@ -93,6 +96,10 @@ impl Coordinator for Local {
 
     fn watch(&self) -> watch::Receiver<Heard> {
         self.heard.subscribe()
+    }
+
+    fn sessions(&self) -> watch::Receiver<Sessions> {
+        self.sessions.subscribe()
     }
 
     fn session(&self, says: String) -> Reply<'_, ()> {

@@ -33,9 +33,15 @@ pub trait Coordinator: Debug + Send + Sync {
     /// The newest value that has been heard of. It may be late; only [`Coordinator::get`] is certain.
     fn watch(&self) -> watch::Receiver<Heard>;
 
+    /// What the sessions say, as far as has been heard. It may be late; only [`Coordinator::get`] is certain.
+    fn sessions(&self) -> watch::Receiver<Sessions>;
+
     /// Begins this proxy's session or prolongs it by the lease, and stores what it has to say.
     fn session(&self, says: String) -> Reply<'_, ()>;
 }
+
+/// What each proxy says in its session.
+pub type Sessions = BTreeMap<String, String>;
 
 /// A value and its revision.
 pub type Heard = Option<(Revision, String)>;
@@ -47,7 +53,7 @@ pub struct Found {
     pub revision: Revision,
     pub value: Option<String>,
     /// The sessions that have not run out, by proxy, with what each says.
-    pub sessions: BTreeMap<String, String>,
+    pub sessions: Sessions,
 }
 
 /// See [`Coordinator::cas`].

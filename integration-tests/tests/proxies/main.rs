@@ -1,0 +1,146 @@
+//! Several proxies agree on who takes writes: whichever of them dies or is cut off, what was acknowledged stays, and
+//! no two servers acknowledge in one epoch.
+//!
+//! The numbers are those of the fault scenarios in docs/failover.md.
+
+#![allow(clippy::print_stdout, reason = "what was measured is part of the report")]
+
+mod asynchronous;
+mod coordinator;
+mod crashes;
+mod cut;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use pointsman_integration_tests::sandbox::{Options, Server};
+use pointsman_integration_tests::{
+    Failure, Flavour, Fleet, Layout, Ledger, Outcome, Plan, Proof, Stage, Suite,
+};
+use tokio::time::Instant;
+
+fn main() {
+    let mut suite = Suite::new();
+    let mut add = |name: &str, test: fn(Arc<Stage>) -> Running| {
+        let stage = suite.stage(lossless(Flavour::Mariadb));
+        suite.test(&stage, name, test);
+    };
+    add("1: two proxies, the primary is killed", |stage| Box::pin(primary_killed(stage, 2)));
+    add("1: three proxies, the primary is killed", |stage| Box::pin(primary_killed(stage, 3)));
+    add("10: one proxy is cut off from the primary", |stage| Box::pin(cut::one_proxy(stage)));
+    add("23: the acting proxy is killed after FENCING", |stage| Box::pin(crashes::fencing(stage)));
+    add("24: the acting proxy is killed after CHOSEN", |stage| Box::pin(crashes::chosen(stage)));
+    add("25: the acting proxy is killed after ACTIVE", |stage| Box::pin(crashes::active(stage)));
+    add("26: the acting proxy is frozen in the middle", |stage| Box::pin(crashes::frozen(stage)));
+    add("27: the primary and the proxy that would act are killed", |stage| Box::pin(crashes::both(stage)));
+    add("28: a member of etcd is stopped, then the primary is killed", |stage| {
+        Box::pin(coordinator::one_member(stage))
+    });
+    add("29: the leader of etcd and the primary are killed", |stage| Box::pin(coordinator::leader(stage)));
+    add("30: etcd is stopped", |stage| Box::pin(coordinator::stopped(stage)));
+    add("31: etcd is stopped, then the primary is killed", |stage| {
+        Box::pin(coordinator::stopped_then_killed(stage))
+    });
+    let mut add = |name: &str, linked, test: fn(Arc<Stage>) -> Running| {
+        let sandbox = Options { replicas: 2, linked, ..Options::default() };
+        let stage = suite.stage(Plan { sandbox, configuration: String::new() });
+        suite.test(&stage, name, test);
+    };
+    add("1: async, the primary is killed", false, |stage| Box::pin(asynchronous::killed(stage)));
+    add("async: what one proxy acknowledged another one does not lose", true, |stage| {
+        Box::pin(asynchronous::only_on_the_primary(stage))
+    });
+    add("30: async, etcd is stopped", false, |stage| Box::pin(asynchronous::etcd_stopped(stage)));
+    suite.run()
+}
+
+type Running = std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+fn lossless(flavour: Flavour) -> Plan {
+    let sandbox = Options { flavour, replicas: 2, lossless: true, ..Options::default() };
+    Plan { sandbox, configuration: String::new() }
+}
+
+/// Two proxies and one member of etcd.
+const TWO: Layout = Layout { proxies: 2, members: 1, linked: false };
+
+/// A fleet, and writers at each of its proxies that are at work.
+struct Scene {
+    fleet: Fleet,
+    ledger: Ledger,
+}
+
+impl Scene {
+    async fn set(stage: &Stage, layout: Layout) -> Result<Self, Failure> {
+        let fleet = Fleet::start(stage.sandbox().await?, layout, "").await?;
+        let ledger = Ledger::start(&*fleet.primary()?, &fleet.options(), WRITERS).await?;
+        let scene = Self { fleet, ledger };
+        scene.ledger.goes_on(&scene.all()).await;
+        Ok(scene)
+    }
+
+    fn all(&self) -> Vec<usize> {
+        (0..self.fleet.members.len()).collect()
+    }
+
+    fn all_but(&self, one: usize) -> Vec<usize> {
+        self.all().into_iter().filter(|at| *at != one).collect()
+    }
+
+    /// Writes go on through these proxies; says how long they did not.
+    async fn resumes(&self, proxies: &[usize], since: Instant) -> Duration {
+        self.ledger.goes_on(proxies).await;
+        let pauses = proxies.iter().map(|via| self.ledger.longest_pause(*via, since));
+        let longest = pauses.max().unwrap_or_default();
+        println!("writes paused for {} ms at most", longest.as_millis());
+        longest
+    }
+
+    /// Holds all rows against the primary of the record.
+    async fn prove(&self) -> Result<Proof, Failure> {
+        let proof = self.ledger.prove(&*self.fleet.primary()?).await?;
+        println!("{} rows acknowledged, server of each epoch: {:?}", proof.acknowledged, proof.epochs);
+        Ok(proof)
+    }
+}
+
+/// Tables that nobody else can use as long as this lives, on several servers.
+struct Locks(Vec<Conn>);
+
+impl Locks {
+    async fn take(servers: &[Arc<Server>], sql: &str) -> Result<Self, Failure> {
+        let mut held = Vec::new();
+        for server in servers {
+            let mut conn = server.connect().await?;
+            conn.query_drop(sql).await?;
+            held.push(conn);
+        }
+        Ok(Self(held))
+    }
+
+    async fn release(self) -> Outcome {
+        for conn in self.0 {
+            conn.disconnect().await?;
+        }
+        Ok(())
+    }
+}
+
+async fn primary_killed(stage: Arc<Stage>, proxies: usize) -> Outcome {
+    let scene = Scene::set(&stage, Layout { proxies, ..TWO }).await?;
+    let killed = Instant::now();
+    scene.fleet.primary()?.kill().await?;
+    let pause = scene.resumes(&scene.all(), killed).await;
+    assert!(pause < RESUMED_WITHIN, "{pause:?}");
+    let proof = scene.prove().await?;
+    assert_eq!(proof.epochs.len(), 2, "{proof:?}");
+    scene.ledger.few_failed(&scene.all(), 1);
+    Ok(())
+}
+
+/// Writers at each proxy.
+const WRITERS: usize = 3;
+/// Far below any lease, and far above what a busy machine needs: a wait for a lease would be found.
+const RESUMED_WITHIN: Duration = Duration::from_millis(2500);
