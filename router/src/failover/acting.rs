@@ -21,6 +21,8 @@ pub(super) struct Acting {
     /// Nothing is done before the record has been read again, by a question asked after this.
     pub(super) verify_after: Option<Duration>,
     pub(super) fenced: bool,
+    /// Since when servers are being stopped and read.
+    pub(super) gathers: Option<Duration>,
     /// What every candidate must hold: everything acknowledged in earlier epochs, once that is proven.
     pub(super) floor: Option<GtidSet>,
     /// The primary of a switchover is read-only, and this is its last position.
@@ -42,8 +44,8 @@ pub(super) struct Hand {
     pub(super) stopped: Option<u64>,
     applier_tried: bool,
     delay_removed: bool,
-    /// Gets from this server what it lacks.
-    pub(super) catching_up: Option<ServerId>,
+    /// Gets from this server what it lacks, since then.
+    pub(super) catching_up: Option<(ServerId, Duration)>,
     pub(super) promoted: Option<Duration>,
     /// The life that it was promoted in: a restart undoes half of it.
     pub(super) promoted_life: Option<u64>,
@@ -105,6 +107,7 @@ impl Controller {
                 hands: self.settings.servers.iter().map(|_| Hand::default()).collect(),
                 verify_after: None,
                 fenced: false,
+                gathers: None,
                 floor: (!record.floor.is_empty()).then(|| record.floor.clone()),
                 final_position: None,
                 given_up: None,
@@ -156,6 +159,11 @@ impl Controller {
                 continue;
             }
             let receives = channel.is_some_and(|c| c.receiver != Receiver::Stopped);
+            // A restart has ended it; the next election begins it anew.
+            let ended = |(_, since)| watch.asked > since + super::SETTLE && !receives;
+            if hand.catching_up.is_some_and(ended) {
+                hand.catching_up = None;
+            }
             let is_primary = primary.is_some_and(|id| usize::from(id.0) == at);
             if hand.stopped.is_some_and(|life| life != report.incarnation || (receives && !is_primary)) {
                 hand.stopped = None;
@@ -236,7 +244,7 @@ impl Controller {
         if is_chosen {
             hand.repointed = Some(now);
         } else {
-            hand.catching_up = Some(source);
+            hand.catching_up = Some((source, now));
             hand.stopped = None;
         }
     }
@@ -262,12 +270,14 @@ impl Controller {
     /// The applying thread is never started, stopped or reconfigured while the receiving one is stopped and anything is
     /// not applied: the relay log would be thrown away.
     pub(super) fn next_replica_step(&mut self, id: ServerId) -> Option<Step> {
-        let wrong_order = self.errs(Defect::StopReceiverFirst);
+        let (now, wrong_order) = (self.now, self.errs(Defect::StopReceiverFirst));
         let watch = self.watches.get_mut(usize::from(id.0)).filter(|watch| watch.up())?;
         let report = watch.report.as_ref()?;
-        let hand = self.acting.as_mut()?.hand_mut(id).filter(|hand| hand.flight.is_none())?;
+        // What is answered is ordered: a step that is tried once only must not be passed over.
+        let free = |hand: &&mut Hand| hand.flight.is_none() && now >= hand.not_before;
+        let hand = self.acting.as_mut()?.hand_mut(id).filter(free)?;
         let channel = report.channels().first();
-        if let Some(source) = hand.catching_up {
+        if let Some((source, _)) = hand.catching_up {
             return self.next_catch_up_step(id, source);
         }
         if hand.stopped.is_some() {

@@ -19,12 +19,16 @@ pub enum Defect {
     StopReceiverFirst,
     /// Former primaries and lost replicas stand for election before they have rejoined.
     StrayedStand,
+    /// An old primary that still takes writes is taken for a proof of what was acknowledged.
+    TrustWritablePrimary,
     /// What proxies have acknowledged is not asked for.
     IgnoreMarks,
     /// Leases of other proxies are not waited for.
     IgnoreLeases,
     /// The candidate is opened before the record says ACTIVE.
     OpenBeforeActive,
+    /// A candidate that has lost what it wrote, which others have, is kept.
+    KeepShortCandidate,
     /// Nobody goes on for an actor that has died.
     NeverTakeOver,
 }

@@ -15,10 +15,14 @@ impl Controller {
         let (Some(record), Some(candidate)) = (self.coordination.record.clone(), self.candidate()) else {
             return;
         };
-        if self.candidate_failed(candidate) {
-            return self.abandon(candidate);
+        if let Some(reason) = self.candidate_failed(candidate) {
+            return self.abandon(candidate, reason);
         }
         let is_lossless = record.durability == Durability::Lossless;
+        let now = self.now;
+        if let Some(acting) = &mut self.acting {
+            acting.gathers.get_or_insert(now);
+        }
         for id in self.ids().filter(|id| *id != candidate) {
             self.bring_under(id, candidate, is_lossless);
         }
@@ -26,7 +30,9 @@ impl Controller {
         let Some(hand) = self.acting.as_ref().and_then(|acting| acting.hand(candidate)) else { return };
         let epoch_written = hand.epoch_written;
         if hand.promoted.is_none() {
-            if self.report(candidate).is_some_and(|report| report.executed.contains(&record.floor)) {
+            // What another actor may have begun is seen before anything is added to it.
+            let seen = self.settled(&[candidate]) || self.errs(Defect::KeepShortCandidate);
+            if seen && self.report(candidate).is_some_and(|report| report.executed.contains(&record.floor)) {
                 self.hand_order(
                     candidate,
                     Step::Promote { lossless: is_lossless, wait_for: record.wait_for },
@@ -62,8 +68,21 @@ impl Controller {
                 hand.epoch_written = false;
                 // What is still on its way was meant for the life before.
                 hand.forget();
+                self.look_again(candidate);
             }
             Some(_) => {}
+        }
+    }
+
+    /// What the others have got from the candidate it may not have any more.
+    fn look_again(&mut self, candidate: ServerId) {
+        let now = self.now;
+        let Some(acting) = &mut self.acting else { return };
+        acting.gathers = Some(now);
+        for (_, hand) in acting.hands.iter_mut().enumerate().filter(|(at, _)| *at != usize::from(candidate.0))
+        {
+            hand.repointed = None;
+            hand.stopped = None;
         }
     }
 
@@ -113,17 +132,37 @@ impl Controller {
     }
 
     /// The candidate is gone and somebody else has everything too, or it has lost what it was chosen for.
-    fn candidate_failed(&self, candidate: ServerId) -> bool {
+    fn candidate_failed(&self, candidate: ServerId) -> Option<String> {
         let failures = self.settings.failures;
-        let (Some(watch), Some(record)) = (self.watch(candidate), &self.coordination.record) else {
-            return false;
-        };
+        let (watch, record) = (self.watch(candidate)?, self.coordination.record.as_ref()?);
+        let name = self.name(candidate);
         let gone = watch
             .missing_since
             .is_some_and(|since| self.now.saturating_sub(since) >= super::CANDIDATE_PATIENCE);
         let fresh = watch.up() && watch.asked > self.coordination.changed;
         let lacks = fresh && watch.report.as_ref().is_some_and(|report| !report.holds(&record.floor));
-        lacks || (gone && watch.down(failures) && self.another_holds(&record.floor, candidate))
+        if lacks {
+            return Some(format!("the candidate {name} has lost what it was chosen for"));
+        }
+        if gone && watch.down(failures) && self.another_holds(&record.floor, candidate) {
+            return Some(format!("the candidate {name} does not answer any more"));
+        }
+        let longer =
+            self.longer_than(candidate).filter(|_| fresh && !self.errs(Defect::KeepShortCandidate))?;
+        Some(format!("{} holds more than the candidate {name}, which has restarted", self.name(longer)))
+    }
+
+    /// Who has received from the candidate, in this epoch, what that has cut off at a restart.
+    fn longer_than(&self, candidate: ServerId) -> Option<ServerId> {
+        let (watch, acting) = (self.watch(candidate)?, self.acting.as_ref()?);
+        let own = &watch.report.as_ref()?.executed;
+        self.ids().filter(|id| *id != candidate && self.primary() != Some(*id)).find(|id| {
+            let rests = acting.hand(*id).is_some_and(|h| h.stopped.is_some() && h.repointed.is_none());
+            let seen = self.watch(*id).filter(|other| rests && other.up() && watch.asked > other.noticed);
+            let holds = seen.and_then(|other| other.report.as_ref()).map(Self::surely_holds);
+            let longer = holds.is_some_and(|holds| holds.contains(own) && !own.contains(&holds));
+            longer && self.has_followed(*id) && self.errant(*id).is_none()
+        })
     }
 
     fn another_holds(&self, floor: &GtidSet, candidate: ServerId) -> bool {
@@ -135,8 +174,9 @@ impl Controller {
         })
     }
 
-    /// A new epoch without the candidate. It was never writable: nobody can have been told of a write on it.
-    fn abandon(&mut self, candidate: ServerId) {
+    /// A new epoch without the candidate. It was never writable, unless it is the old primary: nobody can have been
+    /// told of a write on it.
+    fn abandon(&mut self, candidate: ServerId, reason: String) {
         let Some(mut record) = self.coordination.record.clone() else { return };
         record.epoch += 1;
         record.phase = Phase::Fencing;
@@ -144,11 +184,11 @@ impl Controller {
         if record.kind == Kind::Switchover {
             record.kind = Kind::Automatic;
         }
-        if !self.another_holds(&record.floor, candidate) {
-            // It was more than what was acknowledged; that has to be proven anew.
+        if self.primary() == Some(candidate) || !self.another_holds(&record.floor, candidate) {
+            // It is more, or less, than what was acknowledged; that has to be proven anew.
             record.floor = GtidSet::default();
         }
-        record.reason = format!("the candidate {} does not answer any more", self.name(candidate));
+        record.reason = reason;
         self.swap(record);
     }
 

@@ -13,6 +13,13 @@ use crate::gtid::GtidSet;
 use crate::topology::ServerId;
 use pointsman_config::{DataLoss, Promotion};
 
+/// What every candidate must hold.
+struct Proof {
+    floor: GtidSet,
+    /// It is proven for the old primary alone, which may still acknowledge.
+    only: Option<ServerId>,
+}
+
 impl Controller {
     /// One round of FENCING.
     pub(super) fn fence(&mut self) {
@@ -41,7 +48,10 @@ impl Controller {
 
     /// Stops what the replicas receive, lets them apply it, and reads the old primary's position if it answers.
     fn gather(&mut self) {
-        let primary = self.primary();
+        let (now, primary) = (self.now, self.primary());
+        if let Some(acting) = &mut self.acting {
+            acting.gathers.get_or_insert(now);
+        }
         for id in self.ids() {
             // Somebody may have made a replica of the old primary meanwhile.
             let replicates = self.watch(id).and_then(Watch::channel).is_some();
@@ -64,23 +74,23 @@ impl Controller {
     /// Goes on to CHOSEN when it is proven that a candidate holds everything.
     fn choose(&mut self) {
         let entrants = self.entrants();
-        match self.prove(&entrants) {
-            Ok(floor) => {
-                if let Some(acting) = &mut self.acting {
-                    acting.floor.get_or_insert(floor);
-                }
-            }
+        let Proof { floor, only } = match self.prove(&entrants) {
+            Ok(proof) => proof,
             Err(reason) => return self.stuck(reason),
+        };
+        if let Some(acting) = self.acting.as_mut().filter(|_| only.is_none()) {
+            acting.floor.get_or_insert(floor.clone());
         }
-        if !self.settled() {
+        if !self.settled(&[]) {
             return;
         }
-        let wish = self.wish();
-        let choice = elect(&entrants, wish, &|id| self.name(id));
+        let choice = elect(&entrants, self.wish().or(only), &|id| self.name(id));
         match choice {
+            Choice::Candidate(id) if only.is_some_and(|only| only != id) => {
+                self.stuck("only the old primary is known to hold everything".into());
+            }
             Choice::Candidate(id) => {
                 let Some(entrant) = entrants.iter().find(|entrant| entrant.id == id) else { return };
-                let floor = self.acting.as_ref().and_then(|acting| acting.floor.clone()).unwrap_or_default();
                 if !entrant.holds.contains(&floor) && !self.loss_accepted() {
                     return self.stuck(format!("{} lacks {}", self.name(id), floor.subtract(&entrant.holds)));
                 }
@@ -88,10 +98,12 @@ impl Controller {
                     self.swap_chosen(id, entrant.holds.clone());
                 }
             }
+            Choice::CatchUp { .. } if only.is_some() => {
+                self.stuck("another server holds what the old primary does not".into());
+            }
             Choice::CatchUp { candidate, source } => {
                 // Pointing it elsewhere throws its relay log away, and the source must be worth it.
                 let ready = self.report(candidate).is_some_and(Report::has_applied_all);
-                let floor = self.acting.as_ref().and_then(|acting| acting.floor.clone()).unwrap_or_default();
                 let has_floor =
                     entrants.iter().any(|entrant| entrant.id == source && entrant.holds.contains(&floor));
                 if !has_floor && !self.loss_accepted() {
@@ -132,16 +144,15 @@ impl Controller {
     }
 
     /// Whether everything that can be reached has been reached, or was waited for long enough.
-    fn settled(&self) -> bool {
+    pub(super) fn settled(&self, but: &[ServerId]) -> bool {
         let Some(acting) = &self.acting else { return false };
         let primary = self.primary();
-        let waited = self.now.saturating_sub(acting.since) >= super::GATHER_PATIENCE;
+        let waited =
+            acting.gathers.is_some_and(|since| self.now.saturating_sub(since) >= super::GATHER_PATIENCE);
         let reached = |id: ServerId| acting.hand(id).is_some_and(|hand| hand.stopped.is_some());
-        waited
-            || self
-                .ids()
-                .filter(|id| Some(*id) != primary && self.watch(*id).is_some_and(Watch::up))
-                .all(reached)
+        // Where something may be lost, the old primary may have the most.
+        let counts = |id: &ServerId| !but.contains(id) && (Some(*id) != primary || self.loss_accepted());
+        waited || self.ids().filter(counts).filter(|id| self.watch(*id).is_some_and(Watch::up)).all(reached)
     }
 
     fn entrants(&self) -> Vec<Entrant> {
@@ -175,14 +186,15 @@ impl Controller {
     }
 
     /// Whether a server has been a replica of this primary: what strayed in an earlier failover must show its epoch.
-    fn has_followed(&self, id: ServerId) -> bool {
+    pub(super) fn has_followed(&self, id: ServerId) -> bool {
         let (Some(record), Some(report)) = (&self.coordination.record, self.report(id)) else { return false };
         if !record.strayed.contains(&self.name(id)) {
             return true;
         }
         match (&report.epoch, record.history.last()) {
             (Some(row), Some(past)) => row.epoch >= past.epoch,
-            (Some(_) | None, _) => self.is_whole(id),
+            // What was written to by itself may have passed the primary's numbers without holding any of it.
+            (Some(_) | None, _) => report.replicates() && self.is_whole(id),
         }
     }
 
@@ -228,12 +240,19 @@ impl Controller {
         watch.up() && record.lives.get(name).is_some_and(|life| *life == watch.incarnation())
     }
 
-    /// Every copy that can exist of anything acknowledged has been stopped and read.
+    /// Every copy that can exist of anything acknowledged has been stopped and read, and what some can no longer make
+    /// use of others have.
     fn all_in_view(&self, acting: &Acting) -> bool {
         let Some(record) = &self.coordination.record else { return false };
         let names = record.ackers.iter().chain(record.primary.as_ref());
-        let mut ids = names.map(|name| self.find(name));
-        ids.all(|id| id.and_then(|id| acting.hand(id)).is_some_and(|hand| hand.stopped.is_some()))
+        let read = |name: &String| {
+            let id = self.find(name)?;
+            acting.hand(id).filter(|hand| hand.stopped.is_some()).and_then(|_| self.report(id))
+        };
+        let Some(reports) = names.map(read).collect::<Option<Vec<_>>>() else { return false };
+        let mut usable = GtidSet::default();
+        reports.iter().for_each(|report| usable.merge(&Self::surely_holds(report)));
+        reports.iter().all(|report| usable.contains(&report.held()))
     }
 
     pub(super) fn ineligible(&self, id: ServerId) -> Option<String> {
@@ -273,7 +292,7 @@ impl Controller {
     }
 
     /// What every candidate must hold, if it is proven that nothing else was acknowledged and nothing more will be.
-    fn prove(&self, entrants: &[Entrant]) -> Result<GtidSet, String> {
+    fn prove(&self, entrants: &[Entrant]) -> Result<Proof, String> {
         let (Some(acting), Some(record)) = (&self.acting, &self.coordination.record) else {
             return Err("nothing to do".into());
         };
@@ -281,15 +300,29 @@ impl Controller {
             return Err("this proxy still has connections of the old epoch".into());
         }
         if let Some(floor) = &acting.floor {
-            return Ok(floor.clone());
+            return Ok(Proof { floor: floor.clone(), only: None });
         }
         let best = maximal(entrants).and_then(|best| best.first().map(|entrant| entrant.holds.clone()));
         let Some(best) = best else { return Err("no server with everything was reached".into()) };
-        let primary_stands = entrants.iter().any(|entrant| self.primary() == Some(entrant.id));
-        match record.durability {
-            Durability::Lossless => self.prove_by_quorum(acting, entrants, primary_stands)?,
-            Durability::Async => self.prove_by_marks(primary_stands)?,
+        let standing = entrants.iter().find(|entrant| self.primary() == Some(entrant.id));
+        if record.durability == Durability::Async && !self.leases_over() && !self.errs(Defect::IgnoreLeases) {
+            return Err("another proxy may still acknowledge writes".into());
         }
+        let is_final = |entrant: &Entrant| {
+            let read_only = self.report(entrant.id).is_some_and(|report| report.read_only);
+            read_only || self.errs(Defect::TrustWritablePrimary)
+        };
+        let proven = match record.durability {
+            _ if standing.is_some_and(is_final) => Ok(()),
+            Durability::Lossless => self.prove_by_quorum(acting, entrants),
+            Durability::Async => self.prove_by_marks(),
+        };
+        let (best, only) = match (proven, standing) {
+            (Ok(()), _) => (best, None),
+            // What it acknowledges meanwhile to clients that came directly nobody else may have.
+            (Err(_), Some(primary)) => (primary.holds.clone(), Some(primary.id)),
+            (Err(reason), None) => return Err(reason),
+        };
         let mut marks = self.marks();
         if record.durability == Durability::Async
             && let Some(baseline) = &self.baseline
@@ -297,7 +330,7 @@ impl Controller {
             marks.merge(baseline);
         }
         if best.contains(&marks) || self.loss_accepted() || self.errs(Defect::IgnoreMarks) {
-            Ok(best)
+            Ok(Proof { floor: best, only })
         } else {
             Err(format!(
                 "acknowledged and not found on any server that was reached: {}",
@@ -306,18 +339,13 @@ impl Controller {
         }
     }
 
-    fn prove_by_quorum(
-        &self,
-        acting: &Acting,
-        entrants: &[Entrant],
-        primary_stands: bool,
-    ) -> Result<(), String> {
+    fn prove_by_quorum(&self, acting: &Acting, entrants: &[Entrant]) -> Result<(), String> {
         let Some(record) = &self.coordination.record else { return Ok(()) };
         let missing = |id: &ServerId| !self.counts(acting, *id, entrants);
         let ackers = record.ackers.iter().filter_map(|name| self.find(name));
         let missing: Vec<_> = ackers.filter(missing).map(|id| self.name(id)).collect();
         let counted = record.ackers.len() - missing.len() + usize::from(self.errs(Defect::QuorumOneShort));
-        if counted >= record.quorum() || primary_stands || (record.accept_loss && !entrants.is_empty()) {
+        if counted >= record.quorum() || (record.accept_loss && !entrants.is_empty()) {
             return Ok(());
         }
         Err(format!(
@@ -343,11 +371,8 @@ impl Controller {
         watch.whole || record.lives.get(&self.name(id)).is_some_and(|life| *life == watch.incarnation())
     }
 
-    fn prove_by_marks(&self, primary_stands: bool) -> Result<(), String> {
-        if !self.leases_over() && !self.errs(Defect::IgnoreLeases) {
-            return Err("another proxy may still acknowledge writes".into());
-        }
-        if primary_stands || self.loss_accepted() || self.errs(Defect::IgnoreMarks) {
+    fn prove_by_marks(&self) -> Result<(), String> {
+        if self.loss_accepted() || self.errs(Defect::IgnoreMarks) {
             return Ok(());
         }
         if self.baseline.is_none() {

@@ -109,7 +109,7 @@ fn no_schedule_loses_anything() {
 }
 
 /// The mistakes that must be found, each within as many schedules as the true controller has to pass.
-const DEFECTS: [Defect; 11] = [
+const DEFECTS: [Defect; 13] = [
     Defect::QuorumOneShort,
     Defect::ProveWithoutStopping,
     Defect::CountRestartedAcker,
@@ -117,9 +117,11 @@ const DEFECTS: [Defect; 11] = [
     Defect::PromoteUnapplied,
     Defect::StopReceiverFirst,
     Defect::StrayedStand,
+    Defect::TrustWritablePrimary,
     Defect::IgnoreMarks,
     Defect::IgnoreLeases,
     Defect::OpenBeforeActive,
+    Defect::KeepShortCandidate,
     Defect::NeverTakeOver,
 ];
 

@@ -135,7 +135,7 @@ impl World {
         }
         let life = one.life;
         let row = self.check.next_row();
-        let waiter = Waiter { length: 0, row, via: Some((proxy, epoch)), epoch };
+        let waiter = Waiter { length: 0, row, via: Some((proxy, life)), epoch };
         let at = self.now + 1 + self.random.below(3);
         self.at(at, Due::Write { server: usize::from(primary.0), waiter, life });
     }

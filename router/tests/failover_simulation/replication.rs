@@ -40,10 +40,11 @@ impl World {
         for primary in 0..self.servers.len() {
             self.acknowledge(primary);
         }
-        if self.healed.is_some_and(|healed| self.now == healed / 10 * 10 + 3_000) {
+        let since_healed = self.healed.map(|healed| self.now - healed / 10 * 10);
+        if matches!(since_healed, Some(3_000 | 16_000)) {
             self.set_up_anew();
         }
-        if self.healed.is_some_and(|healed| self.now == healed / 10 * 10 + 8_000) {
+        if since_healed == Some(8_000) {
             self.accept_loss();
         }
     }
@@ -84,7 +85,7 @@ impl World {
     }
 
     pub(crate) fn answer(&mut self, server: usize, waiter: Waiter) {
-        let Some((proxy, _)) = waiter.via else {
+        let Some((proxy, life)) = waiter.via else {
             let epoch = self.servers[server].epoch_row().unwrap_or(1);
             let promised = self
                 .coordinator
@@ -102,7 +103,8 @@ impl World {
             }
             return;
         };
-        if self.connected(server, self.proxy_end(proxy)) {
+        // A process that has ended has taken its connections with it.
+        if self.connected(server, self.proxy_end(proxy)) && self.proxies[proxy].life == life {
             let at = self.now + self.latency();
             self.for_proxy(at, proxy, ForProxy::Ok { waiter, server });
         }

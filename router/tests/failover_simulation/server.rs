@@ -26,8 +26,8 @@ pub(crate) struct Waiter {
     /// Its entry is the last of this many.
     pub(crate) length: usize,
     pub(crate) row: u32,
-    /// The proxy's connection, or none of a client that came directly.
-    pub(crate) via: Option<(usize, u64)>,
+    /// The proxy and its life, or none of a client that came directly.
+    pub(crate) via: Option<(usize, u32)>,
     pub(crate) epoch: u64,
 }
 
