@@ -32,6 +32,12 @@ fn main() {
         let stage = suite.stage(plan(flavour, false));
         suite.test(
             &stage,
+            "async: a primary is replaced before anything was acknowledged",
+            killed_before_use,
+        );
+        let stage = suite.stage(plan(flavour, false));
+        suite.test(
+            &stage,
             "async: a primary killed under load is replaced, or missed by name",
             killed_under_load,
         );
@@ -150,6 +156,19 @@ async fn killed_at_rest(stage: Arc<Stage>) -> Outcome {
     println!("{:?}: writes went on {} ms after the kill", stage.flavour(), pause.as_millis());
     nothing_lost(&*new_primary(&sandbox, &proxy).await?, &traffic).await?;
     idle_sessions_go_on(&stage).await
+}
+
+/// A proxy that has acknowledged nothing can say so.
+async fn killed_before_use(stage: Arc<Stage>) -> Outcome {
+    let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);
+    armed(&proxy, false).await;
+    sandbox.caught_up(LIMIT).await?;
+    let mut client = stage.client().await?;
+    sandbox.primary().kill().await?;
+    client.query_drop("CREATE TABLE first_of_all (id INT)").await?;
+    let primary = new_primary(&sandbox, &proxy).await?;
+    assert_ne!(primary.address(), sandbox.primary().address());
+    Ok(())
 }
 
 /// Without semi-sync the last acknowledged row may be on no replica: then nobody is promoted.

@@ -81,6 +81,8 @@ pub struct KillRequest {
 #[derive(Debug, Default)]
 pub struct Acknowledged {
     set: Mutex<GtidSet>,
+    /// A change was acknowledged of which the server told no GTID.
+    unnamed: AtomicBool,
 }
 
 impl Acknowledged {
@@ -91,6 +93,17 @@ impl Acknowledged {
 
     pub fn current(&self) -> GtidSet {
         self.set.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Rows were changed outside of a transaction, and no GTID came with that.
+    pub fn saw_unnamed(&self) {
+        self.unnamed.store(true, Ordering::Relaxed);
+    }
+
+    /// Everything that was acknowledged up to now; none where servers do not tell.
+    pub fn mark(&self) -> Option<GtidSet> {
+        let current = self.current();
+        (!current.is_empty() || !self.unnamed.load(Ordering::Relaxed)).then_some(current)
     }
 }
 

@@ -87,8 +87,7 @@ impl Hold {
             self.ask_workers(|answer| Message::Fence(server, answer)).await;
         }
         // Taken after the last OK that can have been passed on.
-        let mark = self.shared.acknowledged.current();
-        let mark = if mark.is_empty() { Mark::Unknown } else { Mark::Known(mark) };
+        let mark = self.shared.acknowledged.mark().map_or(Mark::Unknown, Mark::Known);
         drop(self.back.send(Event::Held { epoch: self.epoch, mark }).await);
     }
 

@@ -308,6 +308,13 @@ impl<'a> Relay<'a> {
                 | SessionChange::Unknown => {}
             }
         }
+        let committed = ok.affected_rows > 0 && !ok.status.contains(Status::IN_TRANS);
+        if committed
+            && self.reply.gtid.is_empty()
+            && let Some((acknowledged, _)) = self.acknowledged
+        {
+            acknowledged.saw_unnamed();
+        }
         if self.options.client.contains(Capabilities::SESSION_TRACK) {
             return Ok(None);
         }
