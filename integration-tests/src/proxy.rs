@@ -68,9 +68,15 @@ impl Proxy {
             true => String::new(),
             false => format!("[coordination]\nstate_dir = \"{}\"", directory.join("state").display()),
         };
+        let rw_address = format!("[listen.rw]\naddress = \"127.0.0.1:{}\"\n", rw.number());
+        // Further keys of the listener follow its address.
+        let (rw_address, tables) = match tables.contains(RW_TABLE) {
+            true => (String::new(), tables.replace(RW_TABLE, &rw_address)),
+            false => (rw_address, tables.to_owned()),
+        };
         let text = [
             servers.to_owned(),
-            format!("[listen.rw]\naddress = \"127.0.0.1:{}\"", rw.number()),
+            rw_address,
             format!("[listen.ro]\naddress = \"127.0.0.1:{}\"", ro.number()),
             coordination,
             // Last, so that `tables` may begin with more keys of it.
@@ -79,7 +85,7 @@ impl Proxy {
                 admin.number(),
                 admin_socket.display()
             ),
-            tables.to_owned(),
+            tables,
         ]
         .join("\n");
         fs::write(&configuration, text)?;
@@ -116,6 +122,17 @@ impl Proxy {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// The sum of a metric's samples; those whose names begin with this.
+    ///
+    /// # Errors
+    ///
+    /// When the program does not answer.
+    pub async fn metric(&self, name: &str) -> Result<f64, Failure> {
+        let (_, text) = self.get("/metrics").await?;
+        let values = text.lines().filter(|line| line.starts_with(name));
+        Ok(values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
     }
 
     /// The port for all statements.
@@ -252,6 +269,8 @@ pub fn program() -> Result<PathBuf, Failure> {
     Err(format!("expected the program at {}: run cargo build -p pointsman", program.display()).into())
 }
 
+/// Begins further keys of the listener for all statements.
+const RW_TABLE: &str = "[listen.rw]\n";
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::{APP, Server};
 use pointsman_integration_tests::{
-    FLAVOURS, Failure, Load, Outcome, Plan, Stage, Suite, Traffic, eventually,
+    FLAVOURS, Failure, Load, Outcome, Plan, Proxy, Stage, Suite, Traffic, eventually,
 };
 use tokio::time::{Instant, timeout};
 
@@ -21,6 +21,11 @@ fn main() {
         suite.test(&stage, "a replica whose applier stopped leaves within half a second", stopped_applier);
         suite.test(&stage, "without a primary reads go on and writes get 1290", no_primary);
         suite.test(&stage, "a write is held until the primary is back", held_write);
+        suite.test(
+            &stage,
+            "an unknown outcome is error 1158, or silence where that is wanted",
+            unknown_outcome,
+        );
         suite.test(&stage, "with two writable servers nothing is written", two_writable);
     }
     suite.run()
@@ -124,10 +129,46 @@ async fn held_write(stage: Arc<Stage>) -> Outcome {
         status.is_ok_and(|status| status["primary"].is_null())
     })
     .await;
+    let held = stage.proxy().await?.metric("pointsman_held_statements_total").await?;
     let write = tokio::spawn(async move { client.query_drop("REPLACE INTO held VALUES (3)").await });
     // Takes less than the hold time.
     primary.start().await?;
     timeout(LIMIT, write).await???;
+    let held = stage.proxy().await?.metric("pointsman_held_statements_total").await? - held;
+    assert_eq!(held, 1.0, "one statement was held, however often it was looked at");
+    Ok(())
+}
+
+async fn unknown_outcome(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let silent = "[failover]\nmode = \"off\"\nunknown_outcome = \"close\"\n";
+    let silent = Proxy::start(&sandbox, silent).await?;
+    writable(&stage).await;
+    let mut writes = Vec::new();
+    for (id, proxy) in [&*stage.proxy().await?, &silent].into_iter().enumerate() {
+        let mut client = proxy.connect(APP, "app").await?;
+        let write = format!("INSERT INTO held SELECT {} FROM (SELECT SLEEP(60)) AS asleep", id + 10);
+        writes.push(tokio::spawn(async move { client.query_drop(write).await }));
+    }
+    let running =
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'INSERT INTO held SELECT%'";
+    eventually("both writes run", LIMIT, async || {
+        sandbox.primary().rows::<u64>(running).await.is_ok_and(|count| count == [2])
+    })
+    .await;
+    sandbox.primary().kill().await?;
+    let mut answers = Vec::new();
+    for write in writes {
+        answers.push(timeout(LIMIT, write).await??);
+    }
+    let code = |answer: &mysql_async::Result<()>| match answer {
+        Err(mysql_async::Error::Server(error)) => error.code,
+        Ok(()) | Err(_) => 0,
+    };
+    assert_eq!(code(&answers[0]), 1158, "{:?}", answers[0]);
+    assert!(answers[1].is_err() && code(&answers[1]) == 0, "{:?}", answers[1]);
+    sandbox.primary().start().await?;
+    writable(&stage).await;
     Ok(())
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::APP;
-use pointsman_integration_tests::{FLAVOURS, Outcome, Plan, Stage, Suite};
+use pointsman_integration_tests::{FLAVOURS, Outcome, Plan, Proxy, Stage, Suite};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use tokio::task::JoinSet;
 
@@ -21,6 +21,7 @@ fn main() {
         suite.test(&stage, "10,000 pairs at a lag of 20 ms, 90 % read on replicas", pairs_close_behind);
         suite.test(&stage, "10,000 pairs through a driver's pool", pairs_through_a_pool);
         suite.test(&stage, "reads of one session never go backwards", monotonic_reads);
+        suite.test(&stage, "a listener's consistency is that of its sessions", consistency_of_a_listener);
     }
     suite.run()
 }
@@ -143,6 +144,35 @@ async fn monotonic_reads(stage: Arc<Stage>) -> Outcome {
     done.store(true, Ordering::Relaxed);
     while let Some(reader) = readers.join_next().await {
         reader??;
+    }
+    delay(&stage, Duration::ZERO).await
+}
+
+/// Only what is read without regard to the session's own writes can miss them.
+async fn consistency_of_a_listener(stage: Arc<Stage>) -> Outcome {
+    rows(&stage).await?;
+    let sandbox = stage.sandbox().await?;
+    let proxy =
+        Proxy::start(&sandbox, "[failover]\nmode = \"off\"\n[listen.rw]\nconsistency = \"eventual\"\n")
+            .await?;
+    let mut client = proxy.connect(APP, "app").await?;
+    delay(&stage, Duration::from_millis(200)).await?;
+    let mut value = 0;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        value += 1;
+        client.query_drop(format!("UPDATE pairs SET value = {value} WHERE id = 0")).await?;
+        let read: Option<u64> = client.query_first("SELECT value FROM pairs WHERE id = 0").await?;
+        if read != Some(value) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no read misses what its session wrote");
+    }
+    client.query_drop("SET pointsman_consistency = 'session'").await?;
+    for value in value + 1..value + 20 {
+        client.query_drop(format!("UPDATE pairs SET value = {value} WHERE id = 0")).await?;
+        let read: Option<u64> = client.query_first("SELECT value FROM pairs WHERE id = 0").await?;
+        assert_eq!(read, Some(value), "the session's own word goes before its listener's");
     }
     delay(&stage, Duration::ZERO).await
 }

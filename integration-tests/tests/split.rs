@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::{APP, Logged, Server};
-use pointsman_integration_tests::{FLAVOURS, Failure, Outcome, Plan, Stage, Suite};
+use pointsman_integration_tests::{FLAVOURS, Failure, Flavour, Outcome, Plan, Stage, Suite};
+use tokio::process::Command;
 
 fn main() {
     let mut suite = Suite::new();
@@ -16,6 +17,10 @@ fn main() {
         suite.test(&stage, "writes and transactions stay on the primary", writes_stay);
         suite.test(&stage, "read-only transactions run on one replica", read_only_transactions);
         suite.test(&stage, "the read-only listener never reaches the primary", read_only_listener);
+        // MariaDB has no query attributes.
+        if flavour == Flavour::Mysql {
+            suite.test(&stage, "a query attribute asks for the primary", query_attributes);
+        }
     }
     suite.run()
 }
@@ -118,6 +123,28 @@ async fn read_only_listener(stage: Arc<Stage>) -> Outcome {
     let logged = sandbox.primary().logged().await?;
     let ours: Vec<_> = logged.iter().filter(|line| line.argument.contains("FROM pool")).collect();
     assert!(ours.is_empty(), "the primary ran {ours:?}");
+    Ok(())
+}
+
+async fn query_attributes(stage: Arc<Stage>) -> Outcome {
+    table(&stage, "attributed").await?;
+    let port = stage.proxy().await?.port();
+    let script = "query_attributes pointsman primary\nSELECT 'there' FROM attributed;\nSELECT 'here' FROM attributed;\n";
+    let seen = on_replicas(&stage, async |_stage| {
+        let ran = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/mysql"))
+            .args(["exec", "mysql", "--protocol=tcp", "--host=127.0.0.1", &format!("--port={port}")])
+            .args([&format!("--user={}", APP.0), &format!("--password={}", APP.1)])
+            .args(["--get-server-public-key", "--batch", "--commands", "--execute", script, "app"])
+            .output()
+            .await?;
+        let printed = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success(), "{printed}{}", String::from_utf8_lossy(&ran.stderr));
+        assert!(printed.contains("there") && printed.contains("here"), "{printed}");
+        Ok(())
+    })
+    .await?;
+    let ran = |word: &str| seen.iter().any(|line| line.argument.contains(word));
+    assert!(ran("'here'") && !ran("'there'"), "on replicas: {seen:?}");
     Ok(())
 }
 

@@ -37,7 +37,6 @@ mod transaction;
 
 pub use classifier::{Classified, Classifier};
 pub use digest::Digest;
-pub use directive::hint_of_attribute;
 pub use explain::{ExplainedToken, Explanation, explain, normal_form};
 pub use find::{Call, calls, variables};
 pub use mode::{Catalogue, Mode};

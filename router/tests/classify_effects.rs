@@ -295,6 +295,31 @@ fn hints() {
 }
 
 #[test]
+fn query_attributes() {
+    let mut classifier = Classifier::new([7; 32], 64);
+    let mut read = |sql: &str, name: &str, value: &str| {
+        let classified = classifier.classify(sql.as_bytes(), &Mode::default(), &Catalogue::default());
+        let hinted = classified.clone().with_attribute(name.as_bytes(), value.as_bytes());
+        assert_eq!(hinted.digest, classified.digest, "{sql}");
+        (hinted.intent.hint, hinted.intent.target)
+    };
+    let table = "SELECT a FROM t";
+    assert_eq!(read(table, "pointsman", "primary"), (Some(Hint::Primary), Target::Primary));
+    assert_eq!(
+        read(table, "traceparent", "primary"),
+        (None, Target::Replica),
+        "what one asked for stays its own"
+    );
+    assert_eq!(read(table, "POINTSMAN", "replica"), (Some(Hint::Replica), Target::Replica));
+    let eventual = Some(Hint::Consistency(Consistency::Eventual));
+    assert_eq!(read(table, "pointsman_consistency", "eventual"), (eventual, Target::Replica));
+    let commented = "/* pointsman: primary */ SELECT a FROM t";
+    assert_eq!(read(commented, "pointsman", "replica"), (Some(Hint::Primary), Target::Primary));
+    assert_eq!(read("DELETE FROM t", "pointsman", "replica"), (Some(Hint::Replica), Target::Primary));
+    assert_eq!(read("SET NAMES utf8", "pointsman", "primary"), (Some(Hint::Primary), Target::Session));
+}
+
+#[test]
 fn modes() {
     let target = |sql: &str, mode: Mode| classify(sql, &mode, &Catalogue::default()).target;
     let mode = Mode::default();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pointsman_protocol::command::{Command, Query};
+use pointsman_protocol::command::{Attribute, Command, Query};
 use pointsman_protocol::packet::{HEADER_LEN, MAX_PAYLOAD};
 use pointsman_protocol::response::Grammar;
 use pointsman_router::classify::{Classified, Digest};
@@ -103,7 +103,7 @@ impl Session {
         let run = |kind, target, grammar| Task::Run(Job::plain(kind, target, grammar, len));
         Ok(match command {
             Command::Quit => Task::Quit,
-            Command::Query(Query { sql, .. }) => Task::Query(self.classify(sql)),
+            Command::Query(query) => Task::Query(self.classify_query(&query)),
             Command::StmtPrepare(sql) => Task::Prepare(self.classify(sql)),
             Command::StmtExecute(execute) => Task::Execute { id: execute.id, cursor: execute.wants_cursor() },
             Command::StmtBulkExecute { id, .. } => Task::Execute { id, cursor: false },
@@ -139,6 +139,15 @@ impl Session {
                 Task::Refuse(ClientError::new(1047, b"08S01", "Unknown command"))
             }
         })
+    }
+
+    /// Hints come in comments, of which the classifier knows, and as query attributes.
+    fn classify_query(&self, query: &Query<'_>) -> Classified {
+        let take = |classified: Classified, attribute: Attribute<'_>| match attribute.value {
+            Some(value) => classified.with_attribute(attribute.name, value),
+            None => classified,
+        };
+        query.attributes.iter().fold(self.classify(query.sql), take)
     }
 
     fn classify(&self, sql: &[u8]) -> Classified {

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use pointsman_config::UnknownOutcome;
 use pointsman_protocol::capability::Capabilities;
 use pointsman_protocol::packet::{HEADER_LEN, Header};
 use pointsman_router::session::SessionState;
@@ -239,7 +240,7 @@ impl Session {
     /// Tells the client why, gives server connections back or closes them.
     async fn end(mut self, error: SessionError) {
         self.log_end(&error);
-        if let Some(last_word) = error.client_error() {
+        if let Some(last_word) = error.client_error().filter(|_| !self.ends_silently(&error)) {
             let sequence = if self.slot.idle_since.get().is_some() { 0 } else { 1 };
             let packet = last_word.packet(sequence);
             // The client may be gone; there is nothing more to do for it.
@@ -249,6 +250,12 @@ impl Session {
         self.held = None;
         self.kept.clear();
         self.worker.pool.close_session(self.slot.id);
+    }
+
+    /// `failover.unknown_outcome = "close"`: for clients that take a lost connection better than error 1158.
+    fn ends_silently(&self, error: &SessionError) -> bool {
+        matches!(error, SessionError::OutcomeUnknown { .. })
+            && self.worker.shared.config.failover.unknown_outcome == UnknownOutcome::Close
     }
 
     fn log_end(&self, error: &SessionError) {

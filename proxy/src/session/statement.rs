@@ -15,6 +15,7 @@ use super::{Session, kill};
 use crate::backend::connection::ServerConnection;
 use crate::backend::inject;
 use crate::error::{ClientError, SessionError};
+use crate::net::ListenerKind;
 
 /// What a statement has tried so far.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Attempts {
     excluded: Vec<ServerId>,
     pub(super) hold_until: Instant,
     wait_failed: bool,
+    /// It was held at least once.
+    held: bool,
     /// What came of asking the primary for its position.
     asked: Asked,
     /// The last word of a server or of the pool, told when nothing better comes.
@@ -34,6 +37,7 @@ impl Attempts {
             excluded: session.left_out.clone(),
             hold_until: Instant::now() + session.worker.settings().routing.hold_timeout,
             wait_failed: false,
+            held: false,
             asked: Asked::No,
             last_error: None,
         }
@@ -125,7 +129,7 @@ impl Session {
             will_pin: job.will_pin,
             may_wait: !attempts.wait_failed,
             excluded: &attempts.excluded,
-            listener_read_only: self.listener == crate::net::ListenerKind::ReadOnly,
+            listener_read_only: self.listener == ListenerKind::ReadOnly,
             stopped_by_read_only: self.login.account.stopped_by_read_only,
             user: &self.login.user,
             digest: job.digest.0,
@@ -171,7 +175,16 @@ impl Session {
         hinted
             .or(self.state.consistency())
             .or(self.login.account.consistency)
+            .or(self.listener_settings().consistency)
             .unwrap_or_else(|| self.worker.settings().routing.consistency)
+    }
+
+    fn listener_settings(&self) -> &pointsman_config::Listener {
+        let listen = &self.worker.shared.config.listen;
+        match self.listener {
+            ListenerKind::ReadWrite => &listen.rw,
+            ListenerKind::ReadOnly => &listen.ro,
+        }
     }
 
     /// Runs a job on the connection that the session holds, or on the one to which its transaction had to move.
@@ -352,8 +365,10 @@ impl Session {
         if left.is_zero() {
             return Ok(false);
         }
-        self.worker.counters.held_statements.one();
-        tracing::debug!(session = self.slot.id, reason, kind = job.intent.kind.name(), "statement held");
+        if !std::mem::replace(&mut attempts.held, true) {
+            self.worker.counters.held_statements.one();
+            tracing::debug!(session = self.slot.id, reason, kind = job.intent.kind.name(), "statement held");
+        }
         let mut topology = self.worker.shared.topology.clone();
         topology.borrow_and_update();
         let pause = left.min(HOLD_POLL);

@@ -11,13 +11,28 @@ use super::scan::Scan;
 use super::statement;
 use super::text::Text;
 use super::token::{TokenKind, Traits};
-use crate::intent::{Effects, Hint, Intent, Kind, Needs, Target};
+use crate::intent::{Effects, Hint, Intent, Kind, Needs, Reason, Target};
 
 /// A statement's intent and digest.
 #[derive(Clone, Debug)]
 pub struct Classified {
     pub intent: Arc<Intent>,
     pub digest: Digest,
+}
+
+impl Classified {
+    /// Takes a query attribute of the statement for what a comment of the same content would say; most say nothing.
+    #[must_use]
+    pub fn with_attribute(mut self, name: &[u8], value: &[u8]) -> Self {
+        let Some(hint) = directive::of_attribute(name, value) else { return self };
+        let intent = Arc::make_mut(&mut self.intent);
+        intent.hint = directive::stricter(intent.hint, Some(hint));
+        let leaves = matches!(intent.target, Target::Replica | Target::Any);
+        if leaves && intent.hint == Some(Hint::Primary) {
+            keep_on_primary(intent, "a query attribute asks for the primary");
+        }
+        self
+    }
 }
 
 /// Classifies statements; one per worker.
@@ -58,13 +73,17 @@ impl Classifier {
     /// A replica refused the statement as a write: while it is remembered, it goes to the primary.
     pub fn mark_primary(&mut self, classified: &Classified) {
         let mut intent = Intent::clone(&classified.intent);
-        intent.target = Target::Primary;
-        intent.reason = crate::intent::Reason("a replica refused it as a write".into());
-        if intent.kind == Kind::Read {
-            intent.kind = Kind::UnprovenRead;
-        }
+        keep_on_primary(&mut intent, "a replica refused it as a write");
         let key = Key { digest: classified.digest.0, ground: None };
         self.cache.insert(key, Arc::new(intent));
+    }
+}
+
+fn keep_on_primary(intent: &mut Intent, why: &'static str) {
+    intent.target = Target::Primary;
+    intent.reason = Reason(why.into());
+    if intent.kind == Kind::Read {
+        intent.kind = Kind::UnprovenRead;
     }
 }
 

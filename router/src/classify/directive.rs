@@ -12,7 +12,7 @@ pub(super) fn of_comment(text: &[u8]) -> Option<Hint> {
 }
 
 /// What a query attribute asks for: `pointsman` with the text of a comment, or `pointsman_consistency`.
-pub fn hint_of_attribute(name: &[u8], value: &[u8]) -> Option<Hint> {
+pub(super) fn of_attribute(name: &[u8], value: &[u8]) -> Option<Hint> {
     if name.eq_ignore_ascii_case(b"pointsman") {
         return of_words(value);
     }
@@ -103,9 +103,9 @@ mod tests {
 
     #[test]
     fn attributes_are_read() {
-        assert_eq!(hint_of_attribute(b"pointsman", b"primary"), Some(Hint::Primary));
+        assert_eq!(of_attribute(b"pointsman", b"primary"), Some(Hint::Primary));
         let global = Some(Hint::Consistency(Consistency::Global));
-        assert_eq!(hint_of_attribute(b"Pointsman_Consistency", b"GLOBAL"), global);
-        assert_eq!(hint_of_attribute(b"traceparent", b"primary"), None);
+        assert_eq!(of_attribute(b"Pointsman_Consistency", b"GLOBAL"), global);
+        assert_eq!(of_attribute(b"traceparent", b"primary"), None);
     }
 }
