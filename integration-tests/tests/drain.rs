@@ -1,14 +1,17 @@
 //! SIGTERM ends the program without an error for anybody who works in transactions.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
-use pointsman_integration_tests::sandbox::APP;
-use pointsman_integration_tests::{Flavour, Outcome, Plan, Proxy, Stage, Suite, eventually, run};
-use tokio::time::Instant;
+use pointsman_integration_tests::sandbox::{APP, DBA};
+use pointsman_integration_tests::{Failure, Flavour, Outcome, Plan, Proxy, Stage, Suite, eventually, run};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
 
 fn main() {
     let mut suite = Suite::new();
@@ -16,6 +19,7 @@ fn main() {
     suite.test(&stage, "a transaction ends before its session does", transactions_end);
     suite.test(&stage, "SIGTERM after drain --local cuts nothing", asked_then_terminated);
     suite.test(&stage, "not ready at once, and clients are accepted for a while", not_ready_first);
+    suite.test(&stage, "who reads the binary log does not hold up the end", binary_log_readers_end);
     suite.test(&stage, "a session that never ends is cut at the time limit", hard_stop);
     suite.run()
 }
@@ -69,6 +73,37 @@ async fn not_ready_first(stage: Arc<Stage>) -> Outcome {
     let mut late = proxy.connect(APP, "app").await?;
     let answer: Option<u32> = late.query_first("SELECT 1").await?;
     assert_eq!(answer, Some(1));
+    assert!(proxy.ended(LIMIT).await?.success());
+    Ok(())
+}
+
+async fn binary_log_readers_end(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let proxy = Proxy::start(&sandbox, "[drain]\ndelay = \"0s\"\ntimeout = \"60s\"\n").await?;
+    let mut reader = Command::new("mariadb-binlog")
+        .args(["--read-from-remote-server", "--stop-never", "--protocol=tcp", "--host=127.0.0.1"])
+        .args([
+            &format!("--port={}", proxy.port()),
+            &format!("--user={}", DBA.0),
+            &format!("--password={}", DBA.1),
+        ])
+        .arg("binlog.000001")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(reader.stdout.take().ok_or("no output")?).lines();
+    let table = "CREATE TABLE read_from_afar (id INT)";
+    proxy.connect(DBA, "app").await?.query_drop(table).await?;
+    let read = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.contains(table) {
+                return Ok(());
+            }
+        }
+        Err(Failure::from("the reader has ended"))
+    };
+    timeout(LIMIT, read).await??;
+    proxy.signal(Signal::SIGTERM).await?;
     assert!(proxy.ended(LIMIT).await?.success());
     Ok(())
 }
