@@ -12,6 +12,7 @@ mod insert_id;
 mod journal;
 mod kill;
 pub mod login;
+mod parameter_types;
 mod prepared;
 pub mod relay;
 mod replay;

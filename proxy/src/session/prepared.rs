@@ -5,8 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_protocol::capability::Capabilities;
-use pointsman_protocol::command::{Command, Execute, ExecuteBody};
+use pointsman_protocol::command::Execute;
 use pointsman_protocol::packet::{HEADER_LEN, write_packet};
 use pointsman_protocol::response::Grammar;
 use pointsman_router::classify::Classified;
@@ -15,6 +14,7 @@ use pointsman_router::session::{Pins, Reading, Steps};
 
 use super::Session;
 use super::command::{Job, PreparedUse};
+use super::parameter_types::Execution;
 use crate::backend::connection::ServerConnection;
 use crate::backend::inject::{self, Answer};
 use crate::backend::prepared::StatementKey;
@@ -44,8 +44,8 @@ pub(super) enum Readiness {
 
 #[derive(Debug)]
 struct Statement {
-    /// The payload of the client's COM_STMT_PREPARE.
-    prepare: Arc<[u8]>,
+    /// The payload of the client's COM_STMT_PREPARE; none where it came in several packets, which are not kept.
+    prepare: Option<Arc<[u8]>>,
     /// How the text was read then: later changes of the schema are none of its.
     reading: Reading,
     classified: Classified,
@@ -95,6 +95,11 @@ pub(super) fn unknown_statement(id: u32) -> ClientError {
     ClientError::new(1243, b"HY000", text)
 }
 
+/// What servers say of a statement that only its client can prepare again.
+fn must_be_prepared_again() -> ClientError {
+    ClientError::new(1615, b"HY000", "Prepared statement needs to be re-prepared")
+}
+
 impl Session {
     /// COM_STMT_PREPARE: prepared at once where the statement would run now.
     pub(super) async fn prepare(&mut self, mut job: Job) -> Result<(), SessionError> {
@@ -110,7 +115,7 @@ impl Session {
             return Err(SessionError::Malformed("prepare"));
         };
         let statement = Statement {
-            prepare: text[HEADER_LEN..].into(),
+            prepare: (!job.continues).then(|| text[HEADER_LEN..].into()),
             reading: self.state.reading(),
             classified,
             parameters: 0,
@@ -193,12 +198,10 @@ impl Session {
             return Ok(());
         }
         let payload = &self.client.bytes()[HEADER_LEN..len];
-        let malformed = || ClientError::new(1210, b"HY000", "Incorrect arguments to mysqld_stmt_execute");
-        let Some(types) = execute_types(payload, statement.parameters, self.login.capabilities)
-            .map_err(|()| malformed())?
-        else {
-            return Ok(());
-        };
+        let execution = Execution::parse(payload, statement.parameters, self.login.capabilities).map_err(
+            |_malformed| ClientError::new(1210, b"HY000", "Incorrect arguments to mysqld_stmt_execute"),
+        )?;
+        let Some(types) = execution.and_then(|execution| execution.types(payload)) else { return Ok(()) };
         if *types != *statement.types {
             statement.types = types.into();
             statement.types_version += 1;
@@ -248,7 +251,9 @@ impl Session {
         let Some(statement) = self.statements.by_id.get(&key.statement) else {
             return Ok(Readiness::NoStatement);
         };
-        let prepare = statement.prepare.clone();
+        let Some(prepare) = statement.prepare.clone() else {
+            return Ok(Readiness::Refused(must_be_prepared_again()));
+        };
         let detour = connection.state.detour(&self.state, &statement.reading);
         self.worker.counters.prepares.one();
         match detour {
@@ -282,10 +287,14 @@ impl Session {
             return;
         }
         let packet = &self.client.bytes()[..job.len];
-        if execute_body(&packet[HEADER_LEN..], statement.parameters, self.login.capabilities).is_some() {
+        if self.execution(statement, packet).is_some() {
             connection.prepared.saw_types(key, statement.types_version);
         }
         job.replacement = self.with_types(key.statement, packet);
+    }
+
+    fn execution(&self, statement: &Statement, packet: &[u8]) -> Option<Execution> {
+        Execution::parse(&packet[HEADER_LEN..], statement.parameters, self.login.capabilities).ok().flatten()
     }
 
     /// An execution with the parameter types that it leaves out; none where it leaves none out.
@@ -294,13 +303,8 @@ impl Session {
         if statement.parameters == 0 || statement.types_version == 0 {
             return None;
         }
-        let payload = &packet[HEADER_LEN..];
-        let body = execute_body(payload, statement.parameters, self.login.capabilities)?;
-        if body.new_params_bound {
-            return None;
-        }
-        let mut with_types = Vec::with_capacity(payload.len() + statement.types.len());
-        body.write_with_types(payload, &statement.types, &mut with_types);
+        let execution = self.execution(statement, packet)?;
+        let with_types = execution.with_types(&packet[HEADER_LEN..], &statement.types)?;
         let mut packet = Vec::with_capacity(with_types.len() + HEADER_LEN);
         write_packet(&mut packet, 0, &with_types);
         Some(packet)
@@ -432,18 +436,6 @@ async fn prepare_as_then(
     let readiness = prepare_on(connection, key, prepare).await?;
     sync::apply(connection, back).await.map_err(|_refused| in_between())?;
     Ok(readiness)
-}
-
-fn execute_types(payload: &[u8], parameters: u16, capabilities: Capabilities) -> Result<Option<&[u8]>, ()> {
-    let Ok(Command::StmtExecute(execute)) = Command::parse(payload, &capabilities) else { return Ok(None) };
-    let body = ExecuteBody::parse(&execute, parameters, capabilities).map_err(|_malformed| ())?;
-    Ok(body.new_params_bound.then(|| &payload[body.types]))
-}
-
-/// The parameter block of a well-formed COM_STMT_EXECUTE.
-fn execute_body(payload: &[u8], parameters: u16, capabilities: Capabilities) -> Option<ExecuteBody> {
-    let Ok(Command::StmtExecute(execute)) = Command::parse(payload, &capabilities) else { return None };
-    ExecuteBody::parse(&execute, parameters, capabilities).ok()
 }
 
 /// Preparing has none of the effects of executing, and may happen wherever the statement will run.
