@@ -113,11 +113,7 @@ async fn status(stage: Arc<Stage>) -> Outcome {
 async fn metrics(stage: Arc<Stage>) -> Outcome {
     all_online(&stage).await?;
     let proxy = stage.proxy().await?;
-    let count = async |line: &str| -> Result<f64, Failure> {
-        let (_, text) = proxy.get("/metrics").await?;
-        let values = text.lines().filter(|found| found.starts_with(line));
-        Ok(values.filter_map(|found| found.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
-    };
+    let count = async |name: &str| proxy.metric(name).await;
     let before = count("pointsman_queries_total").await?;
     let mut client = stage.client().await?;
     for _ in 0..10 {
@@ -145,8 +141,31 @@ async fn sessions(stage: Arc<Stage>) -> Outcome {
     let ours = ours.ok_or_else(|| format!("no pinned session in {listed}"))?;
     assert_eq!(ours["user"], "app");
     assert!(ours["server"].is_string());
+    assert!(ours["statements"].as_u64() >= Some(2), "{ours}");
+    assert_eq!(
+        ours["digest"].as_str().map(str::len),
+        Some(32),
+        "of the statement that began the pin: {ours}"
+    );
     client.query_drop("ROLLBACK").await?;
+    client.query_drop("USE test").await?;
+    client.query_drop("DO GET_LOCK('pointsman', 0)").await?;
+    let session = session_of(&endpoint, &ours["id"]).await?;
+    assert_eq!((&session["schema"], &session["pins"][0]), (&"test".into(), &"user-lock".into()), "{session}");
+    let proxy = stage.proxy().await?;
+    let resets = proxy.metric("pointsman_connection_resets_total").await?;
+    assert!(client.reset().await?, "the server resets connections");
+    let session = session_of(&endpoint, &ours["id"]).await?;
+    assert!(session["pins"][0].is_null() && session["digest"] == "", "{session}");
+    assert_eq!(proxy.metric("pointsman_connection_resets_total").await?, resets + 1.0);
     Ok(())
+}
+
+async fn session_of(endpoint: &str, id: &Value) -> Result<Value, Failure> {
+    let listed = run(&["sessions", "-o", "json", "--endpoint", endpoint], "").await?.json()?;
+    let sessions = listed["sessions"].as_array().ok_or("no sessions")?;
+    let ours = sessions.iter().find(|session| session["id"] == *id);
+    Ok(ours.ok_or_else(|| format!("no session {id} in {listed}"))?.clone())
 }
 
 async fn slow_statements(stage: Arc<Stage>) -> Outcome {

@@ -22,6 +22,13 @@ impl ClientError {
         Self { code, sqlstate: *sqlstate, message: message.into() }
     }
 
+    /// Every connection that may be open to a server stayed in use for `pool.acquire_timeout`.
+    pub fn pool_exhausted() -> Self {
+        let text = "Too many connections: no server connection became free in time \
+                    (pool.max_connections, pool.acquire_timeout)";
+        Self::new(1040, b"08004", text)
+    }
+
     /// The ERR packet with its header, ready for the wire.
     pub fn packet(&self, sequence: u8) -> Vec<u8> {
         let mut payload = Vec::with_capacity(self.message.len() + 9);
@@ -33,6 +40,20 @@ impl ClientError {
         framed
     }
 }
+
+/// A server's own error, for its client or for ours.
+impl From<ErrPacket<'_>> for ClientError {
+    fn from(err: ErrPacket<'_>) -> Self {
+        Self {
+            code: err.code,
+            sqlstate: err.sqlstate.unwrap_or(UNSPECIFIED_SQLSTATE),
+            message: err.message.to_vec(),
+        }
+    }
+}
+
+/// Servers leave the SQLSTATE out before capabilities are agreed.
+const UNSPECIFIED_SQLSTATE: [u8; 5] = *b"HY000";
 
 /// Whose doing an error is: the log level and the metric follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use pointsman_config::Config;
 use pointsman_router::balance::Balancer;
-use pointsman_router::classify::{Catalogue, Classifier, Mode};
+use pointsman_router::classify::{Catalogue, Classifier, Digest, Mode};
 use pointsman_router::route::Rules;
 use pointsman_router::topology::{ServerId, State, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -159,6 +159,10 @@ pub struct Slot {
     pub wait_timeout: Cell<Duration>,
     pub view: RefCell<SessionView>,
     pub pinned_since: Cell<Option<Instant>>,
+    /// The statement that pinned it; none for a command without text.
+    pub pinned_by: Cell<Option<Digest>>,
+    /// Statements that servers have answered.
+    pub statements: Cell<u64>,
 }
 
 impl Slot {
@@ -176,6 +180,8 @@ impl Slot {
             wait_timeout: Cell::new(Duration::from_secs(28_800)),
             view: RefCell::new(SessionView { id, state: "login", ..SessionView::default() }),
             pinned_since: Cell::default(),
+            pinned_by: Cell::default(),
+            statements: Cell::default(),
         }
     }
 
@@ -485,7 +491,11 @@ fn view(slot: &Slot) -> SessionView {
         (None, _) => "running",
     };
     view.idle_seconds = slot.idle_since.get().map_or(0.0, |since| since.elapsed().as_secs_f64());
-    view.pinned_seconds = slot.pinned_since.get().map_or(0.0, |since| since.elapsed().as_secs_f64());
+    if let Some(since) = slot.pinned_since.get() {
+        view.pinned_seconds = since.elapsed().as_secs_f64();
+        view.digest = slot.pinned_by.get().map(|digest| digest.to_string()).unwrap_or_default();
+    }
+    view.statements = slot.statements.get();
     view
 }
 
@@ -533,7 +543,7 @@ fn flush_pending_closes(worker: &Rc<Worker>) {
         tokio::task::spawn_local(async move {
             let closes = connection.prepared.take_pending_closes();
             if connection.lane.write_all(&closes).await.is_ok() {
-                worker.pool.give_back(connection);
+                worker.pool.put_back(connection);
             }
         });
     }

@@ -101,7 +101,7 @@ fn statements(out: &mut Exposition, shared: &Shared) {
         (
             "pointsman_connection_resets_total",
             |c| &c.resets,
-            "Server connections reset before another session.",
+            "Server connections reset, for another session or on a client's wish.",
         ),
         (
             "pointsman_state_applications_total",

@@ -147,11 +147,16 @@ impl IdlePool {
         (!list.is_empty()).then(|| list.remove(0).close_keeping_permit())
     }
 
-    /// Takes a clean connection back, or hands it to whoever waits for one.
+    /// Takes a clean connection back from a session, or hands it to whoever waits for one.
     pub fn give_back(&self, mut connection: Box<ServerConnection>) {
+        connection.idle_since = Instant::now();
+        self.put_back(connection);
+    }
+
+    /// As [`IdlePool::give_back`], of a connection that has been idle all the time.
+    pub fn put_back(&self, mut connection: Box<ServerConnection>) {
         let server = connection.server;
         let Some(budget) = self.budget(server) else { return };
-        connection.idle_since = Instant::now();
         if budget.has_waiters() {
             match budget.offer(connection) {
                 Some(back) => connection = back,
@@ -170,7 +175,7 @@ impl IdlePool {
             let taken = self.lists.borrow_mut().get_mut(usize::from(server.0)).and_then(Vec::pop);
             let Some(connection) = taken else { return };
             if let Some(back) = budget.offer(connection) {
-                self.give_back(back);
+                self.put_back(back);
                 return;
             }
         }

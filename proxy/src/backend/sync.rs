@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_protocol::command::code;
 use pointsman_protocol::response::Grammar;
 use pointsman_router::session::{SessionState, Step, SyncPlan};
 
@@ -31,26 +32,38 @@ impl From<io::Error> for SyncError {
     }
 }
 
+/// What it took to bring a connection into a session's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Brought {
+    AsItWas,
+    BySettings,
+    ByReset,
+}
+
 /// Applies what differs; costs one comparison where nothing does.
 ///
 /// # Errors
 ///
 /// See [`SyncError`]; the connection must be closed after any. Not cancel safe.
-pub async fn bring_to(connection: &mut ServerConnection, session: &SessionState) -> Result<bool, SyncError> {
+pub async fn bring_to(
+    connection: &mut ServerConnection,
+    session: &SessionState,
+) -> Result<Brought, SyncError> {
     if connection.state.fingerprint() == session.fingerprint() {
-        return Ok(false);
+        return Ok(Brought::AsItWas);
     }
-    match connection.state.plan(session) {
-        SyncPlan::Nothing => return Ok(false),
-        SyncPlan::Apply(steps) => apply(connection, &steps).await?,
+    let (steps, brought) = match connection.state.plan(session) {
+        SyncPlan::Nothing => return Ok(Brought::AsItWas),
+        SyncPlan::Apply(steps) => (steps, Brought::BySettings),
         SyncPlan::ResetThenApply(steps) => {
             reset(connection).await?;
-            apply(connection, &steps).await?;
+            (steps, Brought::ByReset)
         }
         SyncPlan::Unusable => return Err(SyncError::Unusable),
-    }
+    };
+    apply(connection, &steps).await?;
     connection.state.adopt(session);
-    Ok(true)
+    Ok(brought)
 }
 
 /// COM_RESET_CONNECTION, after which our own trackers must be set again. It takes LAST_INSERT_ID() away.
@@ -60,7 +73,7 @@ pub async fn bring_to(connection: &mut ServerConnection, session: &SessionState)
 /// As [`bring_to`].
 pub async fn reset(connection: &mut ServerConnection) -> Result<(), SyncError> {
     save_insert_id(connection, None).await?;
-    let answer = inject::command(connection, &[COM_RESET_CONNECTION], Grammar::Ok, STEP_TIMEOUT).await?;
+    let answer = inject::command(connection, &[code::RESET_CONNECTION], Grammar::Ok, STEP_TIMEOUT).await?;
     expect_ok(answer)?;
     connection.prepared.clear();
     connection.insert_id = LastInsertId::Is(0);
@@ -106,7 +119,7 @@ pub async fn apply(connection: &mut ServerConnection, steps: &[Step]) -> Result<
     for step in steps {
         let answer = match step {
             Step::InitDb(schema) => {
-                let mut payload = vec![COM_INIT_DB];
+                let mut payload = vec![code::INIT_DB];
                 payload.extend_from_slice(schema);
                 inject::command(connection, &payload, Grammar::Ok, STEP_TIMEOUT).await?
             }
@@ -124,7 +137,5 @@ fn expect_ok(answer: Answer) -> Result<(), SyncError> {
     }
 }
 
-const COM_INIT_DB: u8 = 0x02;
-const COM_RESET_CONNECTION: u8 = 0x1f;
 /// None of these statements waits for a lock; a server that needs longer is not well.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);

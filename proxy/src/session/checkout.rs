@@ -12,7 +12,7 @@ use crate::backend::connect::{self, ConnectError, ConnectRequest};
 use crate::backend::connection::ServerConnection;
 use crate::backend::inject;
 use crate::backend::pool::{Found, Want};
-use crate::backend::sync::{self, SyncError};
+use crate::backend::sync::{self, Brought, SyncError};
 use crate::error::ClientError;
 
 /// Why no connection was to be had.
@@ -34,11 +34,7 @@ impl AcquireError {
                 ClientError::new(1158, b"08S01", "The server cannot be reached; nothing was executed")
             }
             Self::Refused(error) => error,
-            Self::PoolTimeout => {
-                let text =
-                    "No server connection became free in time (pool.max_connections, pool.acquire_timeout)";
-                ClientError::new(1203, b"42000", text)
-            }
+            Self::PoolTimeout => ClientError::pool_exhausted(),
         }
     }
 }
@@ -95,8 +91,9 @@ impl Session {
         server: ServerId,
         topology: &Topology,
     ) -> Result<Box<ServerConnection>, AcquireError> {
-        if let Some(kept) = self.kept.get_mut(usize::from(server.0)).and_then(Option::take)
+        if let Some(mut kept) = self.kept.get_mut(usize::from(server.0)).and_then(Option::take)
             && kept.epoch == topology.epoch
+            && kept.is_quiet()
         {
             return Ok(kept);
         }
@@ -217,8 +214,13 @@ impl Session {
         }
         let follows = self.last_server == Some(connection.server)
             && self.last_used.get(usize::from(connection.server.0)) == Some(&connection.serial);
-        if sync::bring_to(connection, &self.state).await? {
-            self.worker.counters.state_applications.one();
+        match sync::bring_to(connection, &self.state).await? {
+            Brought::AsItWas => {}
+            Brought::BySettings => self.worker.counters.state_applications.one(),
+            Brought::ByReset => {
+                self.worker.counters.resets.one();
+                self.worker.counters.state_applications.one();
+            }
         }
         if !is_own || !follows {
             forget_warnings(connection, needs).await?;

@@ -27,21 +27,24 @@ impl Session {
         self.raise_floor_to_acknowledged();
         self.statements.forget();
         self.last = super::checkout::LastStatement::default();
+        self.show_pins();
         self.answer_ok().await
     }
 
     /// Ends transactions, locks and whatever else lies on the held connection.
     async fn drop_server_state(&mut self) {
+        self.slot.holds.set(None);
         self.worker.pool.close_session(self.slot.id);
         if let Some(mut held) = self.held.take()
             && sync::reset(&mut held).await.is_ok()
         {
-            held.state.after_reset();
+            self.worker.counters.resets.one();
             self.release(held);
         }
         for at in 0..self.kept.len() {
             let Some(mut kept) = self.kept.get_mut(at).and_then(Option::take) else { continue };
             if sync::reset(&mut kept).await.is_ok() {
+                self.worker.counters.resets.one();
                 self.release(kept);
             }
         }

@@ -73,7 +73,10 @@ impl Session {
                 self.finish(job, connection, &reply);
                 Ok(())
             }
-            Err(error) => Err(self.judge(error, job, &connection)),
+            Err(error) => {
+                self.slot.holds.set(None);
+                Err(self.judge(error, job, &connection))
+            }
         }
     }
 
@@ -254,9 +257,11 @@ impl Session {
                 Failure::Session(SessionError::MalformedAnswer { server, source })
             }
             RelayError::HeldBack(refused) => {
-                self.worker.counters.misrouted.one();
-                if let Some(classified) = job.classified.as_ref().filter(|_| says_write(refused.code)) {
-                    self.worker.classifier.borrow_mut().mark_primary(classified);
+                if says_write(refused.code) {
+                    self.worker.counters.misrouted.one();
+                    if let Some(classified) = &job.classified {
+                        self.worker.classifier.borrow_mut().mark_primary(classified);
+                    }
                 }
                 Failure::Elsewhere {
                     error: io::Error::other("refused by the server"),
@@ -310,6 +315,7 @@ impl Session {
         started: Instant,
     ) {
         self.worker.counters.bytes_to_clients.add(reply.bytes);
+        self.slot.statements.set(self.slot.statements.get() + 1);
         let Some(server) = self.worker.counters.server(connection.server) else { return };
         if on_replica || job.intent.kind == Kind::Read {
             server.reads.one();
@@ -337,7 +343,7 @@ impl Session {
             user = &*String::from_utf8_lossy(&self.login.user),
             server = topology.server(connection.server).map_or("", |view| view.name.as_str()),
             kind = job.intent.kind.name(),
-            digest = format!("{:032x}", job.digest.0),
+            digest = %job.digest,
             milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             rows = reply.rows,
             error = reply.error.unwrap_or_default(),
@@ -387,6 +393,12 @@ impl Session {
             self.consume(job.len);
         }
         connection.state.adopt(&self.state);
+        if self.slot.pinned_since.get().is_none() {
+            self.slot.pinned_by.set(job.classified.as_ref().map(|classified| classified.digest));
+        }
+        if reply.schema.is_some() {
+            self.show_schema();
+        }
         self.settle(connection);
     }
 
@@ -413,9 +425,8 @@ impl Session {
 
     /// Keeps a pinned session's connection, gives any other back.
     pub(super) fn settle(&mut self, connection: Box<ServerConnection>) {
-        let pins = self.state.pins();
-        self.show_pins(pins);
-        if pins.is_empty() {
+        self.show_pins();
+        if self.state.pins().is_empty() {
             self.slot.holds.set(None);
             self.release(connection);
         } else {
@@ -426,7 +437,9 @@ impl Session {
         }
     }
 
-    fn show_pins(&self, pins: Pins) {
+    /// Shows why the session keeps its connection now.
+    pub(super) fn show_pins(&self) {
+        let pins = self.state.pins();
         match (pins.is_empty(), self.slot.pinned_since.get()) {
             (true, None) => return,
             (true, Some(_)) => self.slot.pinned_since.set(None),

@@ -38,6 +38,7 @@ use crate::buffer::Lane;
 use crate::error::{Origin, SessionError};
 use crate::net::{ClientAddress, ListenerKind, Stream};
 use crate::session::journal::Journal;
+pub use crate::session::login::Identity;
 use crate::session::login::{LoggedIn, LoginError};
 use crate::session::prepared::Statements;
 use crate::worker::{Order, Slot, Worker};
@@ -70,9 +71,6 @@ pub struct Session {
     /// What the open transaction has done.
     journal: Journal,
 }
-
-/// What a login has settled; replaced whole by COM_CHANGE_USER.
-pub type Identity = login::Identity;
 
 /// Whether a session goes on after a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,18 +138,7 @@ impl Session {
     /// The state of a session that has just logged in.
     fn start_over(&mut self) {
         let defaults = self.worker.shared.defaults.get();
-        let flavour = self.worker.topology().flavour;
-        self.state = SessionState::new(pointsman_router::session::Fresh {
-            flavour,
-            schema: self.login.schema.clone(),
-            autocommit: defaults.autocommit,
-            sql_mode: defaults.sql_mode.clone(),
-            multi_statements: self.login.capabilities.contains(Capabilities::MULTI_STATEMENTS),
-            ignore_space: self.login.capabilities.contains(Capabilities::IGNORE_SPACE),
-            collation: self.login.collation,
-            variables: defaults.variables.clone(),
-            names_after_reset: defaults.names_after_reset(flavour),
-        });
+        self.state = login::fresh_state(&self.worker, &self.login);
         self.state.raise_floor(&self.worker.shared.acknowledged.current());
         self.statements.forget();
         self.left_out.clear();
@@ -170,7 +157,14 @@ impl Session {
         view.user = String::from_utf8_lossy(&self.login.user).into_owned();
         view.client = self.address.to_string();
         view.state = "idle";
-        view.schema = self.state.schema().map(|name| String::from_utf8_lossy(name).into_owned());
+        drop(view);
+        self.show_schema();
+        self.show_pins();
+    }
+
+    fn show_schema(&self) {
+        let schema = self.state.schema().map(|name| String::from_utf8_lossy(name).into_owned());
+        self.slot.view.borrow_mut().schema = schema;
     }
 
     async fn serve(mut self) {
@@ -268,7 +262,6 @@ impl Session {
                 }
             }
             Origin::Server(server) => {
-                self.worker.counters.proxy_errors.one();
                 if let Some(counters) = self.worker.counters.server(server) {
                     counters.errors.one();
                 }

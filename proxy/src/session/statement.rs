@@ -300,7 +300,9 @@ impl Session {
             Err(Failure::Session(error)) => Err(error),
             Err(Failure::TransactionLost(lost)) => Err(lost.error),
             Err(Failure::Elsewhere { refused, .. }) => {
-                self.worker.counters.rerun_reads.one();
+                if job.is_repeatable() {
+                    self.worker.counters.rerun_reads.one();
+                }
                 attempts.last_error = refused.or(attempts.last_error.take());
                 self.unreachable(server, is_primary, job, attempts).await
             }

@@ -4,6 +4,7 @@
 //! that the meaning of a statement can depend on except the values of literals, and the key is random per process,
 //! so that nobody can make a write that has the digest of a read.
 
+use std::fmt;
 use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -24,6 +25,13 @@ const GAP_MARK: u8 = 2;
 /// The digest of a statement's normal form, keyed at random per process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub u128);
+
+/// 32 hexadecimal digits.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
 
 /// Makes digests, all with the same key.
 #[derive(Debug)]

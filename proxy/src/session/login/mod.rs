@@ -24,6 +24,7 @@ pub use change_user::{Standing, change_user};
 pub use error::LoginError;
 pub use memory::LoginMemory;
 pub use offer::Offer;
+pub(super) use proof::fresh_state;
 
 use self::entry::Entry;
 use crate::backend::pool::KeyId;

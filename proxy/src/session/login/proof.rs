@@ -168,18 +168,18 @@ async fn enter_schema(
 async fn wait(worker: &Worker, identity: &Identity, server: ServerId) -> Result<Grant, Unproven> {
     worker.counters.pool_waits.one();
     let queue = worker.pool.queue(server, identity.key);
-    let Some(queue) = queue else { return Err(Unproven::Refused(pool_exhausted())) };
+    let Some(queue) = queue else { return Err(Unproven::Refused(ClientError::pool_exhausted())) };
     worker.shared.ask_for_surrender(server);
     let limit = worker.settings().pool.acquire_timeout;
     let granted = tokio::time::timeout(limit, queue).await;
     granted.ok().and_then(Result::ok).ok_or_else(|| {
         worker.counters.pool_timeouts.one();
-        Unproven::Refused(pool_exhausted())
+        Unproven::Refused(ClientError::pool_exhausted())
     })
 }
 
 /// What a session of this identity starts with.
-pub(super) fn fresh_state(worker: &Worker, identity: &Identity) -> SessionState {
+pub(in crate::session) fn fresh_state(worker: &Worker, identity: &Identity) -> SessionState {
     let defaults = worker.shared.defaults.get();
     let has = |flag| identity.capabilities.contains(flag);
     let flavour = worker.topology().flavour;
@@ -194,11 +194,6 @@ pub(super) fn fresh_state(worker: &Worker, identity: &Identity) -> SessionState 
         variables: defaults.variables.clone(),
         names_after_reset: defaults.names_after_reset(flavour),
     })
-}
-
-fn pool_exhausted() -> ClientError {
-    let text = "Too many connections: no server connection became free in time (pool.max_connections)";
-    ClientError::new(1040, b"08004", text)
 }
 
 fn no_server() -> ClientError {
