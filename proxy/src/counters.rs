@@ -107,5 +107,9 @@ impl ServerCounters {
 
 /// The upper bound of a histogram bucket in seconds; infinite for the last.
 pub fn bucket_bound_seconds(bucket: usize) -> f64 {
-    if bucket >= DURATION_BUCKETS { f64::INFINITY } else { 50e-6 * f64::powi(2.0, bucket as i32) }
+    if bucket >= DURATION_BUCKETS {
+        f64::INFINITY
+    } else {
+        FIRST_BUCKET_MICROS as f64 / 1e6 * f64::powi(2.0, bucket as i32)
+    }
 }

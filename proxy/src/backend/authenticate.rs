@@ -187,11 +187,7 @@ async fn log_in(
 /// The error that an ERR packet stands for.
 pub(super) fn refused(payload: &[u8], capabilities: Capabilities) -> AuthenticateError {
     match ErrPacket::parse(payload, capabilities) {
-        Ok(err) => AuthenticateError::Refused(ClientError {
-            code: err.code,
-            sqlstate: err.sqlstate.unwrap_or(*b"HY000"),
-            message: err.message.to_vec(),
-        }),
+        Ok(err) => AuthenticateError::Refused(err.into()),
         Err(malformed) => malformed.into(),
     }
 }

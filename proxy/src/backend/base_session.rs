@@ -7,6 +7,7 @@ use pointsman_protocol::packet::write_packet;
 use pointsman_router::intent::Flavour;
 
 use super::authenticate::{AuthenticateError, refused};
+use super::inject::query_payload;
 use crate::buffer::Lane;
 use crate::exchange::Exchange;
 
@@ -109,7 +110,7 @@ pub async fn begin(
 ) -> Result<BaseSession, AuthenticateError> {
     let mut packets = Vec::new();
     for sql in [&login_set_sql(flavour, collation), WHO_SQL] {
-        write_packet(&mut packets, 0, &query_payload(sql, capabilities));
+        write_packet(&mut packets, 0, &query_payload(sql.as_bytes(), capabilities));
     }
     lane.write_all(&packets).await?;
     let set = next_answer(lane).read().await?;
@@ -129,17 +130,7 @@ fn next_answer(lane: &mut Lane) -> Exchange<'_> {
     Exchange { lane, sequence: 1, limit: MAX_ANSWER_BYTES }
 }
 
-fn query_payload(sql: &str, capabilities: Capabilities) -> Vec<u8> {
-    let mut payload = vec![COM_QUERY];
-    if capabilities.contains(Capabilities::QUERY_ATTRIBUTES) {
-        // No attributes, in one set.
-        payload.extend_from_slice(&[0, 1]);
-    }
-    payload.extend_from_slice(sql.as_bytes());
-    payload
-}
-
-/// Reads the one row of [`WHO_SQL`]: a column count, two columns, the row, and what ends each.
+/// Reads the one row of [`WHO_SQL`]: a column count, the columns, the row, and what ends each.
 async fn read_who(
     answer: &mut Exchange<'_>,
     capabilities: Capabilities,
@@ -195,7 +186,6 @@ fn from_hex(digits: &[u8]) -> Result<Vec<u8>, Malformed> {
         .ok_or(Malformed::Field { expected: "hexadecimal digits", got: digits.len() as u64 })
 }
 
-const COM_QUERY: u8 = 0x03;
 const NULL: u8 = 0xfb;
 const WHO_COLUMNS: usize = 4;
 /// No packet of either answer is longer.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pointsman_protocol::capability::{Capabilities, Status};
 use pointsman_protocol::codec::Reader;
+use pointsman_protocol::command::code;
 use pointsman_protocol::err::ErrPacket;
 use pointsman_protocol::ok::{EofPacket, OkPacket};
 use pointsman_protocol::packet::{HEADER_LEN, Header, write_packet};
@@ -46,7 +47,7 @@ pub async fn command(
 ///
 /// As [`command`].
 pub async fn query(connection: &mut ServerConnection, sql: &[u8], limit: Duration) -> io::Result<Answer> {
-    command(connection, &query_payload(connection, sql), Grammar::Query, limit).await
+    command(connection, &query_payload(sql, connection.capabilities), Grammar::Query, limit).await
 }
 
 /// Runs SQL that gives one row, and gives its first value; none for an error, NULL or no row.
@@ -60,7 +61,7 @@ pub async fn scalar(
     limit: Duration,
 ) -> io::Result<Option<Vec<u8>>> {
     let mut taken = Taken::up_to(MAX_SCALAR_BYTES);
-    let payload = query_payload(connection, sql);
+    let payload = query_payload(sql, connection.capabilities);
     let answered = exchange(connection, &payload, Grammar::Query, &mut taken);
     let answer = tokio::time::timeout(limit, answered)
         .await
@@ -71,11 +72,12 @@ pub async fn scalar(
     })
 }
 
-/// A COM_QUERY payload, with the empty attribute block where the connection wants one.
-pub fn query_payload(connection: &ServerConnection, sql: &[u8]) -> Vec<u8> {
+/// A COM_QUERY payload in the form that these capabilities ask for.
+pub(super) fn query_payload(sql: &[u8], capabilities: Capabilities) -> Vec<u8> {
     let mut payload = Vec::with_capacity(sql.len() + 3);
-    payload.push(COM_QUERY);
-    if connection.capabilities.contains(Capabilities::QUERY_ATTRIBUTES) {
+    payload.push(code::QUERY);
+    if capabilities.contains(Capabilities::QUERY_ATTRIBUTES) {
+        // No attributes, in one set.
         payload.extend_from_slice(&[0, 1]);
     }
     payload.extend_from_slice(sql);
@@ -221,7 +223,7 @@ impl ResultEnd {
     fn parse(packet: &[u8], kind: EndKind, capabilities: Capabilities) -> io::Result<Self> {
         let payload = &packet[HEADER_LEN..];
         Ok(match kind {
-            EndKind::Err => Self::Failed(error_of(payload, capabilities)?),
+            EndKind::Err => Self::Failed(ErrPacket::parse(payload, capabilities).map_err(invalid)?.into()),
             EndKind::Eof => {
                 let EofPacket { status, warnings, .. } = EofPacket::parse(payload).map_err(invalid)?;
                 Self::Well { status, row_count: -1, insert_id: 0, warnings }
@@ -246,15 +248,6 @@ impl ResultEnd {
             Self::Failed(error) => digest.failed(error.code),
         }
     }
-}
-
-fn error_of(payload: &[u8], capabilities: Capabilities) -> io::Result<ClientError> {
-    let err = ErrPacket::parse(payload, capabilities).map_err(invalid)?;
-    Ok(ClientError {
-        code: err.code,
-        sqlstate: err.sqlstate.unwrap_or(*b"HY000"),
-        message: err.message.to_vec(),
-    })
 }
 
 /// The first column of the first row in the packets of a text result: column count, columns, row.
@@ -283,7 +276,6 @@ fn invalid(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
-const COM_QUERY: u8 = 0x03;
 const NULL_VALUE: u8 = 0xfb;
 const MAX_SCALAR_BYTES: usize = 64 * 1024;
 const MAX_COLLECTED_BYTES: usize = 16 * 1024 * 1024;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use pointsman_protocol::command::code;
 use pointsman_protocol::packet::write_packet;
 
 /// A session's prepared statement: the session's connection id and the statement id that the client knows.
@@ -56,7 +57,7 @@ impl PreparedStatements {
     /// Forgets a statement; the server hears of it with the next write.
     pub fn close(&mut self, key: StatementKey) {
         if let Some(entry) = self.known.remove(&key) {
-            let mut payload = [COM_STMT_CLOSE, 0, 0, 0, 0];
+            let mut payload = [code::STMT_CLOSE, 0, 0, 0, 0];
             payload[1..].copy_from_slice(&entry.server_id.to_le_bytes());
             write_packet(&mut self.pending_closes, 0, &payload);
         }
@@ -94,7 +95,6 @@ impl PreparedStatements {
 
 /// Statements kept on one connection; the oldest goes when one more is prepared.
 const MAX_PREPARED: usize = 256;
-const COM_STMT_CLOSE: u8 = 0x19;
 
 #[cfg(test)]
 mod tests {
@@ -114,7 +114,7 @@ mod tests {
         prepared.insert(key(9999), 5);
         assert!(prepared.find(key(1)).is_none());
         assert!(prepared.find(key(0)).is_some());
-        assert_eq!(prepared.take_pending_closes(), [5, 0, 0, 0, COM_STMT_CLOSE, 0xe9, 3, 0, 0]);
+        assert_eq!(prepared.take_pending_closes(), [5, 0, 0, 0, code::STMT_CLOSE, 0xe9, 3, 0, 0]);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! What can keep a sandbox from doing what it is asked.
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;

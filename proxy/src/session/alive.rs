@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use pointsman_protocol::command::code;
 use pointsman_protocol::response::Grammar;
 
 use super::Session;
@@ -24,11 +25,10 @@ impl Session {
         if job.is_repeatable() || !fences.is_suspect(connection.server) {
             return true;
         }
-        let answer = inject::command(connection, &[COM_PING], Grammar::Ok, PING_LIMIT).await;
+        let answer = inject::command(connection, &[code::PING], Grammar::Ok, PING_LIMIT).await;
         matches!(answer, Ok(Answer::Ok(_))) && !fences.stops(connection.server, connection.epoch)
     }
 }
 
-const COM_PING: u8 = 0x0e;
 /// A server that takes longer is in no state to be written to.
 const PING_LIMIT: Duration = Duration::from_secs(1);

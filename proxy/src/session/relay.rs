@@ -262,9 +262,7 @@ impl<'a> Relay<'a> {
         let err = ErrPacket::parse(&packet[HEADER_LEN..], connection.capabilities);
         let err = err.map_err(malformed)?;
         if self.reply.bytes == 0 && self.options.hold_back.applies_to(err.code) {
-            let sqlstate = err.sqlstate.unwrap_or(*b"HY000");
-            let message = err.message.to_vec();
-            return Err(RelayError::HeldBack(ClientError { code: err.code, sqlstate, message }));
+            return Err(RelayError::HeldBack(err.into()));
         }
         self.reply.error = Some(err.code);
         self.reply.row_count = -1;

@@ -7,6 +7,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use pointsman_protocol::capability::Status;
+use pointsman_protocol::command::code;
 use pointsman_protocol::packet::HEADER_LEN;
 use pointsman_router::intent::{Kind, Needs};
 use pointsman_router::session::Pins;
@@ -93,8 +94,8 @@ impl Session {
             None => Some(&self.client.bytes()[..job.len]),
         };
         let typed = statement.zip(sent).and_then(|(id, packet)| self.with_types(id, packet));
-        // Of bulk executions the types are not known.
-        let is_bulk = sent.is_some_and(|packet| packet.get(HEADER_LEN) == Some(&COM_STMT_BULK_EXECUTE));
+        // Nothing has shown yet that a bulk execution answers the same a second time.
+        let is_bulk = sent.is_some_and(|packet| packet.get(HEADER_LEN) == Some(&code::STMT_BULK_EXECUTE));
         let is_whole =
             reply.digest.is_some() && !is_bulk && !matches!(job.prepared, PreparedUse::Continue(_));
         let done = Done {
@@ -223,5 +224,4 @@ impl Session {
 
 /// A server that lives on for so long after one of its connections ended has ended it on purpose.
 const ENDED_ON_PURPOSE: Duration = Duration::from_secs(1);
-const COM_STMT_BULK_EXECUTE: u8 = 0xfa;
 const ER_ERROR_DURING_COMMIT: u16 = 1180;
