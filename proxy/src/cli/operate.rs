@@ -1,6 +1,5 @@
 //! Commands that change the cluster: plan, confirmation, live phases, result.
 
-use std::io::{self, BufRead, IsTerminal};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::exit::{Exit, Failure, Outcome};
-use super::output::{Format, Table, note};
+use super::output::{Format, Table, confirm, note};
 
 /// How a change is run.
 #[derive(Debug, Args)]
@@ -78,7 +77,7 @@ pub(super) async fn rejoin(client: &Client, server: &str, manner: &Manner, forma
     }
 }
 
-/// `pointsman maintenance on|off` and `pointsman pause|resume`: done at once.
+/// `pointsman maintenance on|off`: done at once.
 pub(super) async fn at_once(client: &Client, verb: &str, wish: Value, format: Format) -> Outcome {
     let answer = client.post(&format!("/api/v1/operations/{verb}"), &wish).await?;
     format.print(&answer, || answer["text"].as_str().unwrap_or_default().to_owned())?;
@@ -95,7 +94,7 @@ async fn run(client: &Client, verb: &str, mut wish: Value, manner: &Manner, form
             return Ok(Exit::Ok);
         }
         note(&outline(&planned));
-        confirm()?;
+        confirm("continue?")?;
     }
     wish["dry_run"] = json!(false);
     let begun = client.post(&path, &wish).await?;
@@ -120,19 +119,6 @@ async fn shown(client: &Client, primary: &Value) -> Result<(), Failure> {
         tokio::time::sleep(SHOW_LOOK).await;
     }
     Ok(())
-}
-
-fn confirm() -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::usage("a change needs a confirmation: give --yes where nobody can be asked"));
-    }
-    note("Continue? [y/N]");
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::usage("not confirmed; nothing was changed"))
 }
 
 /// Shows each phase when it comes, until the end or until the time is over.

@@ -1,6 +1,6 @@
 //! What commands print: tables for people, JSON and YAML for programs.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -46,6 +46,24 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 pub(super) fn note(text: &str) {
     // There is nowhere to say that standard error is gone.
     drop(write_line(io::stderr().lock(), text));
+}
+
+/// Asks on standard error whether to go on.
+///
+/// # Errors
+///
+/// [`Failure`] where the answer is not yes, or where nobody can be asked.
+pub(super) fn confirm(question: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage("a change needs a confirmation: give --yes where nobody can be asked"));
+    }
+    note(&format!("{question} [y/N]"));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::usage("not confirmed; nothing was changed")),
+    }
 }
 
 /// As [`print()`] for bytes that are written as they are.

@@ -7,6 +7,7 @@ use super::Remote;
 use super::exit::{Exit, Outcome};
 use super::output::{Format, Table};
 use super::settings::SettingsArgs;
+use crate::admin::API_VERSION;
 use crate::vip::check::{Verdict, findings};
 
 #[derive(Debug, Subcommand)]
@@ -47,7 +48,7 @@ fn check(settings: &SettingsArgs, format: Format) -> Outcome {
             json!({"check": finding.what, "verdict": finding.verdict.name(), "message": finding.message})
         })
         .collect();
-    let value = json!({"apiVersion": "pointsman/v1", "findings": rows});
+    let value = json!({"apiVersion": API_VERSION, "findings": rows});
     format.print(&value, || {
         let line = |finding: &crate::vip::check::Finding| {
             format!("{:7}  {}: {}\n", finding.verdict.name(), finding.what, finding.message)

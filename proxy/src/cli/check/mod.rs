@@ -7,7 +7,6 @@ mod inspect;
 mod replication;
 mod settings;
 
-use std::io::{BufRead, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +19,9 @@ use tokio::task::JoinSet;
 use self::finding::{Finding, Fix, Level};
 use self::inspect::{Inspected, inspect};
 use super::exit::{Exit, Failure, Outcome};
-use super::output::{Format, note};
+use super::output::{Format, confirm, note};
 use super::settings::SettingsArgs;
+use crate::admin::API_VERSION;
 use crate::cluster::subject::ProbeError;
 use crate::cluster::{ConnectionError, ServiceAccount};
 
@@ -117,7 +117,7 @@ impl Picture {
 
     fn value(&self, findings: &[Finding]) -> Value {
         json!({
-            "apiVersion": "pointsman/v1",
+            "apiVersion": API_VERSION,
             "primary": self.topology.primary().map(|primary| primary.name.as_str()),
             "findings": findings.iter().map(Finding::value).collect::<Vec<_>>(),
         })
@@ -186,7 +186,10 @@ async fn fix(
         return Ok(());
     }
     if !yes {
-        confirm(&safe)?;
+        for finding in &safe {
+            finding.fix.sql.iter().for_each(|statement| note(&format!("{}: {statement}", finding.server)));
+        }
+        confirm("run these statements?")?;
     }
     let mut refused = 0;
     for server in &config.servers {
@@ -218,25 +221,3 @@ async fn fix(
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
-
-fn confirm(findings: &[&Finding]) -> Result<(), Failure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::usage("--fix changes servers; without a terminal it needs --yes"));
-    }
-    let mut prompt = String::new();
-    for finding in findings {
-        for statement in &finding.fix.sql {
-            prompt.push_str(&format!("{}: {statement}\n", finding.server));
-        }
-    }
-    let mut stderr = std::io::stderr().lock();
-    write!(stderr, "{prompt}run these statements? [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::usage("not confirmed; nothing was changed")),
-    }
-}

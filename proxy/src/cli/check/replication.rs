@@ -101,18 +101,19 @@ fn clustered(server: &Inspected) -> Option<Finding> {
 
 fn supported(server: &Inspected) -> Option<Finding> {
     let (least, name) = match server.report.flavour {
-        Flavour::Mariadb => ((10, 6), "MariaDB 10.6"),
-        Flavour::Mysql => ((8, 0), "MySQL 8.0.22"),
+        Flavour::Mariadb => ((10, 6, 0), "MariaDB 10.6"),
+        Flavour::Mysql => ((8, 0, 22), "MySQL 8.0.22"),
     };
     let version = &server.report.version;
-    (major_minor(version)? < least).then(|| {
+    (parse_version(version)? < least).then(|| {
         let message = format!("runs {version}; the oldest that is supported is {name}");
         Finding::new(&server.name, Level::Error, "version", message)
     })
 }
 
 fn versions(server: &Inspected, primary: &Inspected) -> Option<Finding> {
-    let (own, of_primary) = (major_minor(&server.report.version)?, major_minor(&primary.report.version)?);
+    let series = |of: &Inspected| parse_version(&of.report.version).map(|(major, minor, _)| (major, minor));
+    let (own, of_primary) = (series(server)?, series(primary)?);
     if own == of_primary || server.report.flavour != primary.report.flavour {
         return None;
     }
@@ -127,10 +128,10 @@ fn versions(server: &Inspected, primary: &Inspected) -> Option<Finding> {
     Some(Finding::new(&server.name, Level::Warning, "version", message))
 }
 
-/// `10.11.19-MariaDB` is (10, 11).
-fn major_minor(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.split(['.', '-']);
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+/// `10.11.19-MariaDB` is (10, 11, 19).
+fn parse_version(version: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = version.split(['.', '-']).map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
 fn filters(server: &Inspected) -> Option<Finding> {
@@ -160,9 +161,9 @@ mod tests {
 
     #[test]
     fn versions_are_compared() {
-        assert_eq!(major_minor("10.11.19-MariaDB-log"), Some((10, 11)));
-        assert_eq!(major_minor("9.7.4-2"), Some((9, 7)));
-        assert_eq!(major_minor("x"), None);
+        assert_eq!(parse_version("10.11.19-MariaDB-log"), Some((10, 11, 19)));
+        assert_eq!(parse_version("9.7.4-2"), Some((9, 7, 4)));
+        assert_eq!(parse_version("x"), None);
         let server = |name: &str, version: &str, id| {
             let mut server = Inspected { name: name.into(), ..Inspected::default() };
             server.report.version = version.into();
@@ -174,7 +175,14 @@ mod tests {
         assert!(versions(&server("a", "10.11.1", 1), &server("b", "10.11.2", 2)).is_none());
         assert!(supported(&server("a", "10.5.1", 1)).is_some());
         assert!(supported(&server("a", "10.6.1", 1)).is_none());
-        let twins = identities(&[Some(server("a", "1", 7)), None, Some(server("b", "1", 7))]);
+        let mysql = |version: &str| {
+            let mut server = server("a", version, 1);
+            server.report.flavour = Flavour::Mysql;
+            server
+        };
+        assert!(supported(&mysql("8.0.21")).is_some(), "it does not know the word REPLICA");
+        assert!(supported(&mysql("8.0.22-13")).is_none());
+        let twins = identities(&[Some(server("a", "1.0.0", 7)), None, Some(server("b", "1.0.0", 7))]);
         assert_eq!(twins[0].message, "a and b have the same server_id 7");
     }
 }
