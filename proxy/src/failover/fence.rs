@@ -142,4 +142,4 @@ const UNDO_LOOK: Duration = Duration::from_millis(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 const MAX_OUTPUT_CHARS: usize = 500;
 /// A living server greets within a millisecond; a busy machine gets more.
-const GREETING_LIMIT: Duration = Duration::from_millis(40);
+const GREETING_LIMIT: Duration = Duration::from_millis(20);

@@ -33,36 +33,68 @@ pub(super) async fn repoint(work: &mut Work<'_>, source: ServerId, acker: bool) 
         work.take_role(role).await?;
         return work.change(words::start_receiver(flavour)).await;
     }
-    let is_new = !report.replicates();
-    if is_new {
-        compare_logs(work, source, &report, acker).await?;
-        work.change(words::read_only(flavour)).await?;
-        if let Some(sql) = words::continue_from(flavour, &report.executed) {
-            work.change(&sql).await?;
-        }
-    } else {
-        work.stop_receiver(&report).await?;
-        work.change(words::stop_replication(flavour)).await?;
+    if !report.replicates() {
+        return begin(work, source, &report, (&host, port), acker).await;
     }
-    work.take_role(role).await?;
-    if is_new || !points_to(&report, &host, port) {
-        let channel = report.channels().first();
-        let login = is_new.then(|| Login {
-            user: &work.realm.replication_user,
-            password: &work.realm.replication_password,
-            tls: work.realm.replication_tls,
-        });
-        let source = Source {
-            host: &host,
-            port,
-            login,
-            heartbeat: channel.and_then(|channel| channel.pulse).map_or(HEARTBEAT, |pulse| pulse.period),
-            channel: channel.map_or("", |channel| channel.name.as_str()),
-        };
-        let sql = words::change_source(flavour, &source);
+    work.stop_receiver(&report).await?;
+    let mut statements = vec![words::stop_replication(flavour).to_owned()];
+    match role {
+        SemiSyncRole::None => {
+            work.change_all(&statements).await?;
+            statements.clear();
+            work.take_role(role).await?;
+        }
+        SemiSyncRole::Acker | SemiSyncRole::Source { .. } => {
+            statements.extend(words::take_role(flavour, role))
+        }
+    }
+    if !points_to(&report, &host, port) {
+        statements.push(change_source(flavour, &report, (&host, port), None));
+    }
+    statements.push(words::start_replication(flavour).to_owned());
+    work.change_all(&statements).await
+}
+
+/// Makes a replica of a server that is none.
+async fn begin(
+    work: &mut Work<'_>,
+    source: ServerId,
+    report: &Report,
+    place: (&str, u16),
+    acker: bool,
+) -> Result<(), StepFailure> {
+    let flavour = work.flavour();
+    compare_logs(work, source, report, acker).await?;
+    work.change(words::read_only(flavour)).await?;
+    if let Some(sql) = words::continue_from(flavour, &report.executed) {
         work.change(&sql).await?;
     }
+    work.take_role(if acker { SemiSyncRole::Acker } else { SemiSyncRole::None }).await?;
+    let login = Login {
+        user: &work.realm.replication_user,
+        password: &work.realm.replication_password,
+        tls: work.realm.replication_tls,
+    };
+    let sql = change_source(flavour, report, place, Some(login));
+    work.change(&sql).await?;
     work.change(words::start_replication(flavour)).await
+}
+
+fn change_source(
+    flavour: Flavour,
+    report: &Report,
+    (host, port): (&str, u16),
+    login: Option<Login<'_>>,
+) -> String {
+    let channel = report.channels().first();
+    let source = Source {
+        host,
+        port,
+        login,
+        heartbeat: channel.and_then(|channel| channel.pulse).map_or(HEARTBEAT, |pulse| pulse.period),
+        channel: channel.map_or("", |channel| channel.name.as_str()),
+    };
+    words::change_source(flavour, &source)
 }
 
 fn points_to(report: &Report, host: &str, port: u16) -> bool {

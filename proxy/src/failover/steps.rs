@@ -66,9 +66,14 @@ impl Work<'_> {
             Step::StopReceiver => {
                 let report = self.report().await?;
                 self.stop_receiver(&report).await?;
+                // Whether it holds the row of the last epoch is part of the proof.
+                self.subject.forget();
                 return self.reported().await;
             }
-            Step::ReadPosition => return self.reported().await,
+            Step::ReadPosition => {
+                self.subject.forget();
+                return self.reported().await;
+            }
             Step::WaitApplied { position } => return self.wait_applied(position).await,
             Step::Promote { lossless, wait_for } => {
                 self.promote(*lossless, *wait_for).await?;
@@ -115,6 +120,14 @@ impl Work<'_> {
             }
             Err(error) => Err(self.failed(error, true)),
         }
+    }
+
+    /// Runs statements in one round trip: writes wait meanwhile. After an error the first of them may have been done.
+    pub(super) async fn change_all(&mut self, statements: &[String]) -> Result<(), StepFailure> {
+        let limit = self.left();
+        let done = self.subject.connection.results(&statements.join("; "), limit).await;
+        self.changed = true;
+        done.map(drop).map_err(|error| self.failed(error, true))
     }
 
     /// Runs a statement that only asks.
@@ -174,14 +187,22 @@ impl Work<'_> {
 
     /// Stops receiving; a source that keeps silent must not hold that up.
     pub(super) async fn stop_receiver(&mut self, report: &Report) -> Result<(), StepFailure> {
+        if report.channels().iter().all(|channel| channel.receiver == Receiver::Stopped) {
+            return Ok(());
+        }
+        self.free_receiver(report).await?;
+        self.change(words::stop_receiver(self.flavour())).await
+    }
+
+    /// Makes sure that the receiver can be stopped at once.
+    async fn free_receiver(&mut self, report: &Report) -> Result<(), StepFailure> {
         let running = report.channels().iter().find(|channel| channel.receiver != Receiver::Stopped);
-        let Some(channel) = running else { return Ok(()) };
-        if let Some(thread_sql) = words::receiver_thread(self.flavour())
+        if let (Some(channel), Some(thread_sql)) = (running, words::receiver_thread(self.flavour()))
             && fence::is_silent(&channel.source_host, channel.source_port).await
         {
             self.cut_receiver(thread_sql).await?;
         }
-        self.change(words::stop_receiver(self.flavour())).await
+        Ok(())
     }
 
     /// Measured: after one KILL the thread still waits two seconds for its source in one of four cases, after two
@@ -233,15 +254,16 @@ impl Work<'_> {
             let answer = self.subject.connection.rows(&sql, limit + WAIT_GRACE).await;
             let rows = answer.map_err(|error| self.failed(error, false))?;
             let reached = rows.first().and_then(|row| row.at(0)).is_some_and(|value| value == "0");
-            let mut report = self.report().await?;
+            let report = self.report().await?;
             if reached || report.applied.contains(position) {
                 return Ok(Outcome::Report(Box::new(report)));
             }
             if let Some(channel) = report.channels().iter().find(|channel| !channel.applies) {
                 return Err(self.stopped(applier_stopped(channel)));
             }
-            if self.has_applied_all(&report).await? {
+            if self.has_applied_all(&report, slice).await? {
                 // The rest of a transaction that will never be complete, so nobody has been told that it is safe.
+                let mut report = self.report().await?;
                 let applied = report.applied.clone();
                 if let Replication::Channels(channels) = &mut report.replication {
                     channels.iter_mut().for_each(|channel| channel.received = applied.clone());
@@ -255,14 +277,39 @@ impl Work<'_> {
         }
     }
 
-    /// Nothing comes any more, and the applier has read all that has come.
-    async fn has_applied_all(&mut self, report: &Report) -> Result<bool, StepFailure> {
-        if report.channels().iter().any(|channel| channel.receiver != Receiver::Stopped) {
+    /// Nothing comes any more, and all that has come whole is applied. MySQL speaks only of what is whole.
+    async fn has_applied_all(&mut self, report: &Report, waited: Duration) -> Result<bool, StepFailure> {
+        let receives = report.channels().iter().any(|channel| channel.receiver != Receiver::Stopped);
+        if receives || self.flavour() == Flavour::Mysql {
             return Ok(false);
         }
         let rows = self.ask(self.subject.flavour.replication_sql()).await?;
-        let names = words::applier_state(self.flavour());
-        Ok(rows.iter().all(|row| words::is_idle(&row.text_or_empty(names))))
+        for row in &rows {
+            let file = row.text_or_empty(&["Relay_Log_File"]);
+            let rest = words::relay_log_rest(&file, row.number(&["Relay_Log_Pos"]).unwrap_or_default());
+            let events = match self.ask(&rest).await {
+                // It may not look, or the file is another one by now.
+                Err(failure) if !failure.lost => Vec::new(),
+                events => events?,
+            };
+            let events: Vec<_> = events
+                .iter()
+                .map(|event| (event.text_or_empty(&["Event_type"]), event.text_or_empty(&["Info"])))
+                .collect();
+            // An applier that was woken and has not run yet looks idle, too.
+            let rests = waited > FIRST_WAIT && words::is_idle(&row.text_or_empty(&[words::APPLIER_STATE]));
+            if !words::is_cut_off(&events) && !rests || !self.workers_rest().await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The applier hands on to its workers, and is idle before they are.
+    async fn workers_rest(&mut self) -> Result<bool, StepFailure> {
+        let threads = self.ask("SHOW PROCESSLIST").await?;
+        let mut workers = threads.iter().filter(|row| row.text_or_empty(&["Command"]) == "Slave_worker");
+        Ok(workers.all(|row| row.text_or_empty(&["State"]) == words::WORKER_RESTS))
     }
 
     async fn promote(&mut self, lossless: bool, wait_for: u32) -> Result<(), StepFailure> {
@@ -271,15 +318,21 @@ impl Work<'_> {
         if report.channels().len() > 1 {
             return Err(self.stopped("replicates over several channels: only one can be given up by itself"));
         }
+        let mut statements = Vec::new();
         if report.replicates() {
-            self.stop_receiver(&report).await?;
-            self.change(words::stop_replication(flavour)).await?;
-            self.change(words::forget_source(flavour)).await?;
+            self.free_receiver(&report).await?;
+            statements
+                .extend([words::stop_replication(flavour), words::forget_source(flavour)].map(str::to_owned));
         }
-        let role = if lossless { SemiSyncRole::Source { wait_for } } else { SemiSyncRole::None };
-        self.take_role(role).await?;
+        if lossless {
+            statements.extend(words::take_role(flavour, SemiSyncRole::Source { wait_for }));
+            self.subject.forget();
+        } else {
+            self.take_role(SemiSyncRole::None).await?;
+        }
         // A replica finds its place by reading the file from its start: a short file is found in no time.
-        self.change("FLUSH BINARY LOGS").await
+        statements.push("FLUSH BINARY LOGS".to_owned());
+        self.change_all(&statements).await
     }
 
     async fn set_writable(&mut self, lossless: bool, wait_for: u32) -> Result<(), StepFailure> {
@@ -331,8 +384,8 @@ fn applier_stopped(channel: &Channel) -> String {
 
 const KILL_PAUSE: Duration = Duration::from_millis(50);
 /// After this a transaction that will never be complete is looked for.
-const FIRST_WAIT: Duration = Duration::from_millis(300);
-const NEXT_WAIT: Duration = Duration::from_secs(1);
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const NEXT_WAIT: Duration = Duration::from_millis(500);
 /// What an answer may take beyond the time that the server itself was given.
 const WAIT_GRACE: Duration = Duration::from_millis(500);
 /// ER_UNKNOWN_SYSTEM_VARIABLE.

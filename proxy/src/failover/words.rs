@@ -141,11 +141,28 @@ pub(super) fn is_idle(state: &str) -> bool {
     state.contains("has read all relay log")
 }
 
-pub(super) fn applier_state(flavour: Flavour) -> &'static [&'static str] {
-    match flavour {
-        Flavour::Mariadb => &["Slave_SQL_Running_State"],
-        Flavour::Mysql => &["Replica_SQL_Running_State", "Slave_SQL_Running_State"],
-    }
+/// Where MariaDB says that.
+pub(super) const APPLIER_STATE: &str = "Slave_SQL_Running_State";
+/// How a thread that applies in parallel with others says that it has nothing to do.
+pub(super) const WORKER_RESTS: &str = "Waiting for work from SQL thread";
+
+/// Asks MariaDB for what follows in the relay log behind the last transaction that was applied whole.
+pub(super) fn relay_log_rest(file: &str, position: u64) -> String {
+    format!("SHOW RELAYLOG EVENTS IN {} FROM {position} LIMIT {MAX_RELAY_EVENTS}", quote(file))
+}
+
+/// Whether what follows, as types and texts of events, is the beginning of one transaction and nothing else.
+pub(super) fn is_cut_off(events: &[(String, String)]) -> bool {
+    let Some(((first, begins), rest)) = events.split_first() else { return false };
+    let goes_on = |(kind, text): &(String, String)| match kind.as_str() {
+        "Xid" | "XA_prepare" | "Gtid" | "Rotate" | "Stop" => false,
+        "Query" => !text.contains("COMMIT") && !text.contains("ROLLBACK"),
+        _ => true,
+    };
+    events.len() < MAX_RELAY_EVENTS
+        && first == "Gtid"
+        && begins.starts_with("BEGIN ")
+        && rest.iter().all(goes_on)
 }
 
 /// The statements that give a server its role; the source's first, so that it never acknowledges without it.
@@ -234,6 +251,8 @@ pub(super) fn logged(flavour: Flavour) -> &'static str {
     }
 }
 
+/// Of the beginning of a longer transaction it is not known whether it is all that follows.
+const MAX_RELAY_EVENTS: usize = 2000;
 /// The longest that MariaDB takes: 49 days.
 const MARIADB_FOREVER_MS: u64 = 4_294_967_295;
 const MYSQL_FOREVER_MS: u64 = 4_294_967_295;
@@ -265,6 +284,33 @@ mod tests {
             "CHANGE REPLICATION SOURCE TO SOURCE_HOST='db-2', SOURCE_PORT=3306, SOURCE_CONNECT_RETRY=1, \
              SOURCE_HEARTBEAT_PERIOD=0.100, SOURCE_AUTO_POSITION=1 FOR CHANNEL 'main'"
         );
+    }
+
+    #[test]
+    fn transactions_that_were_cut_off() {
+        let check = |events: &[(&str, &str)], expected: bool| {
+            let events: Vec<_> =
+                events.iter().map(|(kind, text)| ((*kind).to_owned(), (*text).to_owned())).collect();
+            assert_eq!(is_cut_off(&events), expected, "{events:?}");
+        };
+        let gtid = ("Gtid", "BEGIN GTID 0-1-105 cid=7");
+        let rows = ("Write_rows_v1", "table_id: 34 flags: STMT_END_F");
+        check(&[gtid], true);
+        check(
+            &[gtid, ("Annotate_rows", "INSERT INTO t VALUES (1)"), ("Table_map", "table_id: 34"), rows],
+            true,
+        );
+        check(&[gtid, ("Query", "use `app`; INSERT INTO t VALUES (1)")], true);
+        // Everything has been applied: the last transaction is not in it.
+        check(&[], false);
+        check(&[gtid, rows, ("Xid", "COMMIT /* xid=3 */")], false);
+        check(&[gtid, ("Query", "COMMIT")], false);
+        check(&[("Gtid", "GTID 0-1-105"), ("Query", "CREATE TABLE t (id INT)")], false);
+        check(&[gtid, rows, ("Rotate", "relay.000003;pos=4")], false);
+        check(&[gtid, rows, ("Xid", ""), gtid], false);
+        check(&[rows], false);
+        let many: Vec<_> = std::iter::once(gtid).chain([rows; MAX_RELAY_EVENTS]).collect();
+        check(&many, false);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(super) struct Acting {
     pub(super) final_position: Option<GtidSet>,
     /// A switchover that was given up, and why: the old primary goes on.
     pub(super) given_up: Option<String>,
+    /// The candidate is this proxy's own choice: nobody else can have begun to promote it in this epoch.
+    pub(super) chose: bool,
     /// Servers that were told to acknowledge to the candidate.
     pub(super) ackers: BTreeSet<ServerId>,
     /// Why it does not go on, for people.
@@ -111,6 +113,7 @@ impl Controller {
                 floor: (!record.floor.is_empty()).then(|| record.floor.clone()),
                 final_position: None,
                 given_up: None,
+                chose: false,
                 ackers: BTreeSet::new(),
                 stuck: None,
             });

@@ -31,7 +31,8 @@ impl Controller {
         let epoch_written = hand.epoch_written;
         if hand.promoted.is_none() {
             // What another actor may have begun is seen before anything is added to it.
-            let seen = self.settled(&[candidate]) || self.errs(Defect::KeepShortCandidate);
+            let first = self.acting.as_ref().is_some_and(|acting| acting.chose);
+            let seen = first || self.settled(&[candidate]) || self.errs(Defect::KeepShortCandidate);
             if seen && self.report(candidate).is_some_and(|report| report.executed.contains(&record.floor)) {
                 self.hand_order(
                     candidate,
@@ -79,6 +80,7 @@ impl Controller {
         let now = self.now;
         let Some(acting) = &mut self.acting else { return };
         acting.gathers = Some(now);
+        acting.chose = false;
         for (_, hand) in acting.hands.iter_mut().enumerate().filter(|(at, _)| *at != usize::from(candidate.0))
         {
             hand.repointed = None;

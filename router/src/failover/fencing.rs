@@ -131,6 +131,9 @@ impl Controller {
         record.candidate = Some(self.name(candidate));
         record.floor = floor;
         self.swap(record);
+        if let Some(acting) = &mut self.acting {
+            acting.chose = true;
+        }
     }
 
     /// Why it does not go on; said once, and shown to clients that wait.
@@ -166,10 +169,7 @@ impl Controller {
     fn entrant(&self, id: ServerId, acting: &Acting) -> Option<Entrant> {
         let report = self.watch(id)?.report.as_ref()?;
         let is_primary = self.primary() == Some(id);
-        // What has not rejoined since an earlier failover may hold anything, and proves nothing.
-        if self.errant(id).is_some()
-            || (!is_primary && !self.has_followed(id) && !self.errs(Defect::StrayedStand))
-        {
+        if self.barred(id).is_some() {
             return None;
         }
         if is_primary && !self.primary_may_stand(acting) {
@@ -183,6 +183,14 @@ impl Controller {
             ineligible: self.ineligible(id),
             rank: self.rank(id),
         })
+    }
+
+    /// Why what a server holds proves nothing.
+    fn barred(&self, id: ServerId) -> Option<String> {
+        // What has not rejoined since an earlier failover may hold anything.
+        let strayed =
+            self.primary() != Some(id) && !self.has_followed(id) && !self.errs(Defect::StrayedStand);
+        self.errant(id).or_else(|| strayed.then(|| "has not rejoined".into()))
     }
 
     /// Whether a server has been a replica of this primary: what strayed in an earlier failover must show its epoch.
@@ -343,7 +351,11 @@ impl Controller {
         let Some(record) = &self.coordination.record else { return Ok(()) };
         let missing = |id: &ServerId| !self.counts(acting, *id, entrants);
         let ackers = record.ackers.iter().filter_map(|name| self.find(name));
-        let missing: Vec<_> = ackers.filter(missing).map(|id| self.name(id)).collect();
+        let named = |id: ServerId| match acting.hand(id).and_then(|hand| hand.stopped).and(self.barred(id)) {
+            Some(reason) => format!("{} ({reason})", self.name(id)),
+            None => self.name(id),
+        };
+        let missing: Vec<_> = ackers.filter(missing).map(named).collect();
         let counted = record.ackers.len() - missing.len() + usize::from(self.errs(Defect::QuorumOneShort));
         if counted >= record.quorum() || (record.accept_loss && !entrants.is_empty()) {
             return Ok(());

@@ -35,6 +35,13 @@ impl Controller {
             }
             return true;
         };
+        // The others go on from here, too, and are stopped meanwhile.
+        for id in self.ids().filter(|id| *id != primary && *id != target) {
+            let has_all = self.report(id).is_some_and(|report| report.executed.contains(&position));
+            if has_all && let Some(step) = self.next_replica_step(id) {
+                self.hand_order(id, step);
+            }
+        }
         if self.report(target).is_some_and(|report| report.executed.contains(&position)) {
             if let Some(acting) = &mut self.acting {
                 acting.floor = Some(position.clone());

@@ -107,10 +107,12 @@ impl Watch {
         if channel.receiver != Receiver::Running {
             return false;
         }
-        // It says that it is connected, or said so before we lost sight: it has some time to show it.
-        let patience = channel.pulse.map_or(UNKNOWN_PULSE, |pulse| FED_WITHIN.max(pulse.period * 3));
-        let seen = self.sign.map_or(since, |sign| sign.seen.max(since));
-        now.saturating_sub(seen) < patience
+        // It says that it is connected, and is asked again and again: its source has some time to show itself.
+        let seen = self.sign.map_or(since, |sign| sign.seen);
+        match channel.pulse {
+            Some(pulse) => self.asked.saturating_sub(seen) < FED_WITHIN.max(pulse.period * 3),
+            None => now.saturating_sub(seen.max(since)) < UNKNOWN_PULSE,
+        }
     }
 
     fn answer(&mut self, noticed: Duration) {

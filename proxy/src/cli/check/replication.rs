@@ -52,6 +52,7 @@ pub(super) fn judge(topology: &Topology, servers: &[Option<Inspected>]) -> Vec<F
         findings
             .extend(primary.filter(|primary| primary.name != server.name).and_then(|p| versions(server, p)));
         findings.extend(filters(server));
+        findings.extend(heartbeat(server));
     }
     findings.extend(identities(servers));
     findings
@@ -140,6 +141,27 @@ fn filters(server: &Inspected) -> Option<Finding> {
     Some(Finding::new(&server.name, Level::Warning, "filters", message))
 }
 
+/// A frozen primary is told from one that only we cannot reach by what its replicas hear from it.
+fn heartbeat(server: &Inspected) -> Option<Finding> {
+    let pulse = server.report.channels().iter().find_map(|channel| channel.pulse)?;
+    if pulse.period <= SLOW_HEARTBEAT {
+        return None;
+    }
+    let word = match server.report.flavour {
+        Flavour::Mariadb => "CHANGE MASTER TO MASTER_HEARTBEAT_PERIOD=0.1",
+        Flavour::Mysql => "CHANGE REPLICATION SOURCE TO SOURCE_HEARTBEAT_PERIOD=0.1",
+    };
+    let message = format!(
+        "hears from an idle primary every {} s; a frozen one is replaced after three times that",
+        pulse.period.as_secs_f64()
+    );
+    let advice = format!("stop its receiving (IO) thread, {word}, and start it again");
+    Some(Finding::new(&server.name, Level::Note, "heartbeat", message).with(Fix::advice(advice)))
+}
+
+/// What still lets a frozen primary be replaced soon.
+const SLOW_HEARTBEAT: Duration = Duration::from_secs(1);
+
 /// Servers must differ in their ids, or replication between them skips events.
 fn identities(servers: &[Option<Inspected>]) -> Vec<Finding> {
     let mut by_id: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
@@ -157,7 +179,25 @@ fn identities(servers: &[Option<Inspected>]) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use pointsman_router::discover::{Channel, Pulse, Replication};
+
     use super::*;
+
+    #[test]
+    fn slow_heartbeats_are_noted() {
+        let server = |millis| {
+            let period = Duration::from_millis(millis);
+            let pulse = Some(Pulse { beat: 1, period });
+            let channel = Channel { pulse, ..Channel::default() };
+            let mut server = Inspected { name: "a".into(), ..Inspected::default() };
+            server.report.replication = Replication::Channels(vec![channel]);
+            server
+        };
+        let found = heartbeat(&server(30_000)).map(|finding| finding.message).unwrap_or_default();
+        assert!(found.starts_with("hears from an idle primary every 30 s"), "{found}");
+        assert!(heartbeat(&server(100)).is_none());
+        assert!(heartbeat(&Inspected::default()).is_none());
+    }
 
     #[test]
     fn versions_are_compared() {

@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) failed_reads: u64,
     /// When each phase was over, since the beginning.
     pub(crate) phases: Vec<(&'static str, Duration)>,
+    /// Everything that the proxy tells of it, since it noticed.
+    pub(crate) moments: String,
 }
 
 impl Case {
@@ -71,6 +73,7 @@ impl Case {
             wrong: toll.not_unknown().count(),
             failed_reads,
             phases: phases(&change, wall),
+            moments: moments(&change),
         })
     }
 
@@ -140,6 +143,13 @@ fn phases(change: &Value, began: SystemTime) -> Vec<(&'static str, Duration)> {
         ("writable", of_kind("open")),
     ];
     all.into_iter().filter_map(|(phase, at)| Some((phase, at?))).collect()
+}
+
+fn moments(change: &Value) -> String {
+    let all = change["phases"].as_array().into_iter().flatten();
+    let lines =
+        all.map(|moment| format!("    {:>5} {}", moment["ms"], moment["text"].as_str().unwrap_or_default()));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 const STOP_RECEIVER: &str = "stop receiver on";

@@ -30,6 +30,9 @@ pub(crate) struct Settings {
     /// Numbers of replicas to compare
     #[arg(long, value_delimiter = ',', default_values_t = [2, 16])]
     replicas: Vec<usize>,
+    /// Tell every moment of runs that took longer than this, in milliseconds
+    #[arg(long)]
+    slow: Option<u128>,
     /// Kills for each number of replicas; 0 leaves the comparison out
     #[arg(long, default_value_t = 10)]
     kills: usize,
@@ -47,6 +50,9 @@ pub(crate) async fn bench(settings: &Settings) -> Result<(), Failure> {
             for number in 1..=runs {
                 let run = case.run(&stage).await?;
                 say(&format!("{case} {number}/{runs}: {run}"));
+                if settings.slow.is_some_and(|limit| run.time.as_millis() > limit) {
+                    say(&run.moments);
+                }
                 report.add(*case, run);
             }
         }
