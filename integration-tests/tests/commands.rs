@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use pointsman_integration_tests::sandbox::{Options, Server};
+use pointsman_integration_tests::sandbox::{APP, Options, Server};
 use pointsman_integration_tests::{
     FLAVOURS, Failure, Flavour, Outcome, Plan, Ran, Stage, Suite, eventually, run,
 };
@@ -14,7 +14,9 @@ fn main() {
     let mut suite = Suite::new();
     for flavour in FLAVOURS {
         let sandbox = Options { flavour, replicas: 2, lossless: true, ..Options::default() };
-        let stage = suite.stage(Plan { sandbox, configuration: "[failover]\nmode = \"manual\"\n".into() });
+        let configuration =
+            "[failover]\nmode = \"manual\"\n[switchover]\ntransaction_timeout = \"20s\"\ntimeout = \"30s\"\n";
+        let stage = suite.stage(Plan { sandbox, configuration: configuration.into() });
         suite.test(&stage, "a dry run tells the plan and changes nothing", dry_run);
         suite.test(&stage, "a refusal names reason and alternative, and changes nothing", refused);
         suite.test(&stage, "promote moves the primary's place, and tells each phase", promote);
@@ -24,6 +26,8 @@ fn main() {
         suite.test(&stage, "a dead primary waits for a person in manual mode", failover);
         suite.test(&stage, "history tells what has changed the primary", history);
         suite.test(&stage, "operations are listed, shown and waited for", operations);
+        suite.test(&stage, "a switchover that waits is cancelled, and undone", cancel);
+        suite.test(&stage, "a fenced server gets no clients until it is unfenced", fence);
         suite.test(&stage, "errant transactions keep a server from rejoining and promotion", errant);
     }
     suite.run()
@@ -298,6 +302,84 @@ async fn operations(stage: Arc<Stage>) -> Outcome {
     let unknown = order(&stage, &["ops", "show", "99999"]).await?;
     assert_eq!(unknown.code, 3, "{}", unknown.err);
     Ok(())
+}
+
+async fn cancel(stage: Arc<Stage>) -> Outcome {
+    settled(&stage).await?;
+    let (from, to) = (primary(&stage).await?, replica(&stage).await?);
+    let idle = order(&stage, &["ops", "cancel", "99999"]).await?;
+    assert_eq!(idle.code, 3, "{}", idle.err);
+    assert!(idle.err.contains("operation 99999 is not under way"), "{}", idle.err);
+    let mut client = stage.client().await?;
+    client.query_drop("CREATE TABLE cancelled (id INT PRIMARY KEY)").await?;
+    client.query_drop("BEGIN").await?;
+    client.query_drop("INSERT INTO cancelled VALUES (1)").await?;
+    // Waits for the open transaction, and is not waited for itself.
+    let begun = order(&stage, &["promote", to.name(), "--yes", "--timeout", "100ms", "-o", "json"]).await?;
+    assert_eq!(begun.code, 6, "{}{}", begun.out, begun.err);
+    let id = begun.json()?["id"].to_string();
+    let done = order(&stage, &["ops", "cancel", &id]).await?;
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains(&format!("{} goes on as the primary", from.name())), "{}", done.out);
+    let end = order(&stage, &["ops", "wait", &id, "--timeout", "20s"]).await?;
+    assert_eq!(end.code, 4, "{}{}", end.out, end.err);
+    assert!(end.out.contains("rolled back: cancelled by an operator"), "{}", end.out);
+    assert_eq!(primary(&stage).await?.name(), from.name());
+    // The transaction has not been lost.
+    client.query_drop("COMMIT").await?;
+    assert_eq!(from.rows::<u32>("SELECT id FROM app.cancelled").await?, [1]);
+    let again = order(&stage, &["ops", "cancel", &id]).await?;
+    assert_eq!(again.code, 3, "{}", again.err);
+    settled(&stage).await
+}
+
+async fn fence(stage: Arc<Stage>) -> Outcome {
+    settled(&stage).await?;
+    let (from, server, proxy) = (primary(&stage).await?, replica(&stage).await?, stage.proxy().await?);
+    let is_primary = format!("{} is the primary", from.name());
+    refuses(
+        &stage,
+        &["fence", from.name(), "--yes"],
+        &[&is_primary, "Instead: promote another server first."],
+    )
+    .await?;
+    refuses(&stage, &["unfence", server.name(), "--yes"], &["is not fenced"]).await?;
+    let planned = order(&stage, &["fence", server.name(), "--dry-run"]).await?;
+    assert!(
+        planned.code == 0 && planned.out.contains("nothing was changed"),
+        "{}{}",
+        planned.out,
+        planned.err
+    );
+    // A client that came past the proxy, and one that might write there.
+    let direct = server.connect_as(APP, "app").await?;
+    server.set_read_only(false).await?;
+    let fenced = order(&stage, &["fence", server.name(), "--yes"]).await?;
+    assert_eq!(fenced.code, 0, "{}{}", fenced.out, fenced.err);
+    eventually("it is out of the read pool, and says why", LIMIT, async || {
+        let Ok(status) = proxy.status().await else { return false };
+        let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        servers.iter().any(|one| one["name"] == server.name() && one["reason"] == "fenced by an operator")
+    })
+    .await;
+    let its_client =
+        format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {}", direct.id());
+    eventually("its clients are gone", LIMIT, async || {
+        server.rows::<u32>(&its_client).await.is_ok_and(|count| count == [0])
+    })
+    .await;
+    eventually("it is read-only", LIMIT, async || {
+        server.rows::<u32>("SELECT @@global.read_only").await.is_ok_and(|on| on == [1])
+    })
+    .await;
+    refuses(&stage, &["promote", server.name(), "--yes"], &["is fenced", "Instead: promote db-"]).await?;
+    let shown = order(&stage, &["status"]).await?;
+    assert!(shown.out.contains(&format!("! {} is fenced", server.name())), "{}", shown.out);
+    // It is not made a replica again meanwhile.
+    server.run(&["STOP REPLICA"]).await?;
+    let unfenced = order(&stage, &["unfence", server.name(), "--yes"]).await?;
+    assert_eq!(unfenced.code, 0, "{}{}", unfenced.out, unfenced.err);
+    settled(&stage).await
 }
 
 async fn errant(stage: Arc<Stage>) -> Outcome {

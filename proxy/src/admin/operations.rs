@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use pointsman_router::failover::{Past, Request};
+use pointsman_router::failover::{Past, Request, RequestId};
 use pointsman_router::topology::ServerId;
 use serde::Deserialize;
 use serde_json::json;
@@ -30,6 +30,8 @@ pub(super) struct Wish {
     /// How long a maintenance lasts; none ends it.
     seconds: Option<u64>,
     paused: bool,
+    /// Which one to undo.
+    operation: Option<u64>,
     reason: String,
 }
 
@@ -77,6 +79,12 @@ fn request(admin: &Admin, verb: &str, wish: &Wish) -> Result<(&'static str, Requ
         "switchover" => ("switchover", Request::Switchover { to, dry_run }),
         "failover" => ("failover", Request::Failover { to, accept_loss: wish.accept_loss, dry_run }),
         "rejoin" => ("rejoin", Request::Rejoin { server: named()?, dry_run }),
+        "fence" => ("fence", Request::Fence { server: named()?, fenced: true, dry_run }),
+        "unfence" => ("unfence", Request::Fence { server: named()?, fenced: false, dry_run }),
+        "cancel" => {
+            let operation = wish.operation.ok_or_else(|| bad("name an operation"))?;
+            ("cancel", Request::Cancel { operation: RequestId(operation) })
+        }
         "maintenance" => {
             let length = wish.seconds.map(Duration::from_secs);
             let reason = wish.reason.clone();

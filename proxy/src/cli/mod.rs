@@ -128,6 +128,24 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Keep all clients from a server that is not the primary: read-only, its clients ended, or what `fence_command` does.
+    Fence {
+        /// The server's name.
+        server: String,
+        #[command(flatten)]
+        manner: operate::Manner,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Let clients back to a fenced server, once it is a replica in order.
+    Unfence {
+        /// The server's name.
+        server: String,
+        #[command(flatten)]
+        manner: operate::Manner,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Take a server out of candidacy, reads and verdicts for a while, or end that.
     Maintenance {
         #[command(subcommand)]
@@ -144,7 +162,7 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Look at changes that were asked for, and wait for them.
+    /// Look at changes that were asked for, wait for them, undo them.
     Ops {
         #[command(subcommand)]
         command: Ops,
@@ -191,6 +209,12 @@ enum Ops {
     List(Remote),
     /// One, with its plan and phases.
     Show {
+        id: u64,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Undo one that is under way: a switchover, until its new primary is chosen.
+    Cancel {
         id: u64,
         #[command(flatten)]
         remote: Remote,
@@ -270,6 +294,12 @@ fn execute(cli: Cli) -> Outcome {
         Command::Rejoin { server, manner, remote } => {
             wait_for(operate::rejoin(&remote.client()?, &server, &manner, format))
         }
+        Command::Fence { server, manner, remote } => {
+            wait_for(operate::fence(&remote.client()?, &server, true, &manner, format))
+        }
+        Command::Unfence { server, manner, remote } => {
+            wait_for(operate::fence(&remote.client()?, &server, false, &manner, format))
+        }
         Command::Maintenance { command } => maintenance(command, format),
         Command::History { count, phases, remote } => {
             wait_for(operate::history(&remote.client()?, count, phases, format))
@@ -297,6 +327,9 @@ fn ops(command: Ops, format: Format) -> Outcome {
     match command {
         Ops::List(remote) => wait_for(operate::list(&remote.client()?, format)),
         Ops::Show { id, remote } => wait_for(operate::show(&remote.client()?, id, None, format)),
+        Ops::Cancel { id, remote } => {
+            wait_for(operate::at_once(&remote.client()?, "cancel", json!({ "operation": id }), format))
+        }
         Ops::Wait { id, timeout, remote } => {
             wait_for(operate::show(&remote.client()?, id, Some(timeout), format))
         }

@@ -77,7 +77,34 @@ pub(super) async fn rejoin(client: &Client, server: &str, manner: &Manner, forma
     }
 }
 
-/// `pointsman maintenance on|off`: done at once.
+/// `pointsman fence` and `pointsman unfence`; waits until status shows it.
+pub(super) async fn fence(
+    client: &Client,
+    server: &str,
+    fenced: bool,
+    manner: &Manner,
+    format: Format,
+) -> Outcome {
+    let verb = if fenced { "fence" } else { "unfence" };
+    let exit = run(client, verb, json!({ "server": server }), manner, format).await?;
+    if manner.dry_run || exit != Exit::Ok {
+        return Ok(exit);
+    }
+    let deadline = Instant::now() + manner.timeout;
+    loop {
+        let status = client.get("/api/v1/status").await?;
+        let all = status["failover"]["fenced"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if all.contains(&json!(server)) == fenced {
+            return Ok(Exit::Ok);
+        }
+        if Instant::now() >= deadline {
+            return Ok(Exit::StillRunning);
+        }
+        tokio::time::sleep(SHOW_LOOK).await;
+    }
+}
+
+/// `pointsman maintenance on|off`, `pointsman ops cancel`: done at once.
 pub(super) async fn at_once(client: &Client, verb: &str, wish: Value, format: Format) -> Outcome {
     let answer = client.post(&format!("/api/v1/operations/{verb}"), &wish).await?;
     format.print(&answer, || answer["text"].as_str().unwrap_or_default().to_owned())?;

@@ -94,6 +94,9 @@ fn failover(failover: &Value) -> String {
         let text = |key: &str| server[key].as_str().unwrap_or_default().to_owned();
         lines.push_str(&format!("! {} is in maintenance: {}\n", text("server"), text("reason")));
     }
+    for server in failover["fenced"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        lines.push_str(&format!("! {server} is fenced: unfence it when it may serve again\n"));
+    }
     lines
 }
 

@@ -56,6 +56,15 @@ impl Handle {
         }
         done
     }
+
+    /// Keeps these servers from all clients, and no others.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster task has too much to do, or has ended.
+    pub fn fence(&self, servers: Vec<ServerId>) -> Result<(), mpsc::error::TrySendError<Request>> {
+        self.requests.try_send(Request::Fence(servers))
+    }
 }
 
 /// Starts the monitors and the cluster task on the current runtime. They end when `topology` has no receiver and

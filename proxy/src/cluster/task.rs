@@ -19,6 +19,8 @@ pub enum Request {
     SetDraining { server: ServerId, draining: bool, answer: oneshot::Sender<Result<(), Refusal>> },
     /// Take up what of this configuration needs no restart; the servers are the same.
     Reconfigure(Arc<Config>),
+    /// Keep these servers from all clients, and no others.
+    Fence(Vec<ServerId>),
     /// Follow the failover controller; answered once the topology that says so is published.
     Appoint { appointment: Appointment, answer: oneshot::Sender<()> },
 }
@@ -150,6 +152,7 @@ impl Cluster {
                 // The asker may have gone away; the work is done all the same.
                 drop(answer.send(outcome));
             }
+            Request::Fence(servers) => self.discovery.set_fenced(&servers, self.clock.now()),
             Request::Reconfigure(config) => self.discovery.reconfigure(&config, self.clock.now()),
         }
         None

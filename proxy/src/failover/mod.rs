@@ -169,6 +169,7 @@ fn assemble(
         lease: config.coordination.lease,
         voice,
         heard: peers::Heard::default(),
+        fenced: Vec::new(),
         bystander: None,
     })
 }

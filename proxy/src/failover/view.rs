@@ -35,6 +35,9 @@ pub struct View {
     pub ackers: Vec<String>,
     pub paused: bool,
     pub maintenance: Vec<InMaintenance>,
+    /// By an operator.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fenced: Vec<String>,
     #[serde(skip)]
     pub history: Vec<Past>,
     /// What this proxy has seen of those.
@@ -80,6 +83,7 @@ impl View {
                     maintenance: maintenance.clone(),
                 })
                 .collect(),
+            fenced: record.map(|record| record.fenced.iter().cloned().collect()).unwrap_or_default(),
             history: record.map(|record| record.history.clone()).unwrap_or_default(),
             changes: timeline.past().clone(),
         }

@@ -78,6 +78,8 @@ struct Tracked {
     lag: Option<Duration>,
     standing: Standing,
     draining: bool,
+    /// Kept from all clients, by every proxy.
+    fenced: bool,
     /// Has been used at any time.
     pooled: bool,
     role: Role,
@@ -104,6 +106,7 @@ impl Discovery {
             lag: None,
             standing: Standing::default(),
             draining: false,
+            fenced: false,
             pooled: false,
             role: Role::Unknown,
             state: State::Unknown,
@@ -158,6 +161,14 @@ impl Discovery {
             tracked.draining = draining;
             self.judge_all(now);
         }
+    }
+
+    /// Keeps these servers from all clients, and no others.
+    pub fn set_fenced(&mut self, fenced: &[ServerId], now: Duration) {
+        for tracked in &mut self.servers {
+            tracked.fenced = fenced.contains(&tracked.id);
+        }
+        self.judge_all(now);
     }
 
     /// Takes up weights and lag limits of a changed configuration of the same servers.

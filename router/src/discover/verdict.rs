@@ -93,6 +93,9 @@ impl Surroundings<'_> {
         if role == Role::Primary {
             return (role, None);
         }
+        if server.fenced {
+            return (role, excluded("fenced by an operator".into()));
+        }
         if self.moving && server.role == Role::Replica && server.state == State::Online {
             return (Role::Replica, Self::late(server));
         }

@@ -66,6 +66,7 @@ impl Controller {
             reason: "the primary as it was found".into(),
             paused: false,
             maintenance: BTreeMap::new(),
+            fenced: Default::default(),
             history: Vec::new(),
         };
         self.set_durability(&mut record, &report);

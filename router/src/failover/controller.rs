@@ -35,6 +35,8 @@ pub struct Controller {
     pub(super) upkeep: BTreeMap<ServerId, Upkeep>,
     /// Former primaries that get back what they have lost only as ackers.
     pub(super) lacks_own: BTreeSet<ServerId>,
+    /// Servers whose clients have been ended since an operator fenced them.
+    pub(super) isolated: BTreeSet<ServerId>,
     pub(super) service: Service,
     /// What the data plane has confirmed: no OK from before this epoch, and the mark.
     pub(super) held: Option<(u64, Mark)>,
@@ -90,6 +92,7 @@ impl Controller {
             acting: None,
             upkeep: BTreeMap::new(),
             lacks_own: BTreeSet::new(),
+            isolated: BTreeSet::new(),
             service: Service::Hold {
                 epoch: 0,
                 grace: Duration::ZERO,

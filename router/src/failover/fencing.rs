@@ -275,6 +275,8 @@ impl Controller {
             Some("promotion is never".into())
         } else if record.maintenance.contains_key(&server.name) {
             Some("is in maintenance".into())
+        } else if record.fenced.contains(&server.name) {
+            Some("is fenced".into())
         } else if region.is_some_and(|region| *region != server.region) {
             Some(format!("is in region {:?}", server.region))
         } else if channel.is_some_and(|channel| channel.filtered) {

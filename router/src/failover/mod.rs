@@ -10,6 +10,7 @@
 
 mod acting;
 mod action;
+mod cancel;
 mod claim;
 mod controller;
 mod coordination;
@@ -18,6 +19,7 @@ mod election;
 mod establish;
 mod event;
 mod fencing;
+mod isolate;
 mod judge;
 mod plan;
 mod planned;

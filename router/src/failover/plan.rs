@@ -23,6 +23,10 @@ pub enum Request {
     Pause { paused: bool, reason: String },
     /// Make a former primary a replica again.
     Rejoin { server: ServerId, dry_run: bool },
+    /// Keep all clients from a server that is not the primary, or let them back.
+    Fence { server: ServerId, fenced: bool, dry_run: bool },
+    /// Undo what was begun, as long as that can be done.
+    Cancel { operation: RequestId },
 }
 
 /// The answer to a request; one at once, and for what takes time a second one at its end.

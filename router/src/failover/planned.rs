@@ -54,7 +54,7 @@ impl Controller {
     }
 
     /// The old primary goes on.
-    fn give_up(&mut self, reason: String) {
+    pub(super) fn give_up(&mut self, reason: String) {
         if let Some(acting) = &mut self.acting {
             acting.given_up.get_or_insert(reason);
         }

@@ -60,6 +60,9 @@ pub struct Record {
     /// Servers in maintenance: neither candidates, nor read from, nor a reason for a failover.
     #[serde(default)]
     pub maintenance: BTreeMap<String, Maintenance>,
+    /// Servers that an operator has fenced: no client gets to them, and nobody makes replicas of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub fenced: BTreeSet<String>,
     /// The newest last.
     #[serde(default)]
     pub history: Vec<Past>,

@@ -19,6 +19,9 @@ impl Controller {
             Request::Maintenance { server, length, reason } => self.ask_maintenance(server, length, reason),
             Request::Pause { paused, reason } => self.ask_pause(paused, &reason),
             Request::Rejoin { server, dry_run } => self.ask_rejoin(server, dry_run),
+            Request::Fence { server, fenced: true, dry_run } => self.ask_fence(server, dry_run),
+            Request::Fence { server, fenced: false, dry_run } => self.ask_unfence(server, dry_run),
+            Request::Cancel { operation } => self.ask_cancel(operation),
         };
         let answer = answer.unwrap_or_else(Answer::Refused);
         if matches!(answer, Answer::Started(_)) {
@@ -193,7 +196,7 @@ impl Controller {
     }
 
     /// Whether a request may change the record now.
-    fn check_free(&self) -> Result<&Record, Refusal> {
+    pub(super) fn check_free(&self) -> Result<&Record, Refusal> {
         let Some(record) = &self.coordination.record else {
             return Err(refusal(
                 "there is no record of a primary yet",
@@ -272,6 +275,6 @@ impl Controller {
     }
 }
 
-fn refusal(reason: impl Into<String>, alternative: impl Into<String>) -> Refusal {
+pub(super) fn refusal(reason: impl Into<String>, alternative: impl Into<String>) -> Refusal {
     Refusal { reason: reason.into(), alternative: alternative.into() }
 }

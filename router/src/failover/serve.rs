@@ -30,7 +30,9 @@ impl Controller {
         match record.phase {
             Phase::Stable | Phase::Active => self.service_of_primary(record),
             Phase::Fencing if record.kind == Kind::Switchover => {
-                Service::Hold { epoch, grace: self.settings.transaction_timeout, reason: "switchover".into() }
+                let given_up = self.acting.as_ref().is_some_and(|acting| acting.given_up.is_some());
+                let grace = if given_up { Duration::ZERO } else { self.settings.transaction_timeout };
+                Service::Hold { epoch, grace, reason: "switchover".into() }
             }
             Phase::Chosen if self.errs(Defect::OpenBeforeActive) && self.opened_early() => Service::Writes {
                 primary: self.candidate().unwrap_or(crate::topology::ServerId(0)),

@@ -108,7 +108,9 @@ impl Controller {
         let filtered = self.watch(id).and_then(|w| w.channel()).is_some_and(|channel| channel.filtered);
         let plays_its_part =
             record.durability == Durability::Async || filtered || (acks && record.ackers.contains(name));
-        self.follows_closely(id) && plays_its_part
+        // As it looks since it strayed, not as it looked before.
+        let seen = self.watch(id).is_some_and(|watch| watch.asked > self.coordination.changed);
+        seen && self.follows_closely(id) && plays_its_part
     }
 
     /// Replicates from the primary and has caught up with it.
@@ -139,13 +141,17 @@ impl Controller {
         let Some(record) = &self.coordination.record else { return };
         let strayed = record.strayed.contains(&name);
         let counts = record.ackers.contains(&name);
-        if record.maintenance.contains_key(&name) {
+        let fenced = record.fenced.contains(&name);
+        if record.maintenance.contains_key(&name) && !fenced {
             return;
         }
         let Some(watch) = self.watch(id).filter(|w| w.up() && w.asked >= self.coordination.opened) else {
             return;
         };
         let Some(report) = watch.report.clone() else { return };
+        if fenced {
+            return self.keep_isolated(id, report.read_only);
+        }
         let channel = report.channels().first();
         let placed = channel.is_some_and(|channel| self.leads_to_primary(channel));
         let running = channel.is_some_and(runs);
@@ -199,7 +205,7 @@ impl Controller {
         self.upkeep_order(id, Step::Repoint { source: primary, acker: counts });
     }
 
-    fn upkeep_order(&mut self, id: ServerId, step: Step) {
+    pub(super) fn upkeep_order(&mut self, id: ServerId, step: Step) {
         let upkeep = self.upkeep.entry(id).or_default();
         if upkeep.flight.is_some() || self.now < upkeep.not_before {
             return;
@@ -219,6 +225,9 @@ impl Controller {
             }
             (_, Err(error)) => {
                 self.note(Level::Warning, format!("{} on {name} failed: {error}", step.name()))
+            }
+            (Step::Fence, Ok(_)) => {
+                self.isolated.insert(id);
             }
             (Step::Repoint { .. }, Ok(_)) => {
                 self.lacks_own.remove(&id);
