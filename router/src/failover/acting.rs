@@ -235,9 +235,7 @@ impl Controller {
             | Step::WaitApplied { .. }
             | Step::KillClients
             | Step::StartReplication
-            | Step::Fence
-            | Step::LockAcker { .. }
-            | Step::UnlockAcker { .. } => {}
+            | Step::Fence => {}
         }
     }
 

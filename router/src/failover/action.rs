@@ -87,10 +87,6 @@ pub enum Step {
     /// Best effort against a primary that was judged dead, never waited for: `fence_command` if there is one, else
     /// end its clients and set it read-only. Never switches its semi-sync off.
     Fence,
-    /// On the primary: keep `acker` from acknowledging (lock its replication account, end its dump thread).
-    LockAcker { acker: ServerId },
-    /// Undo `LockAcker`.
-    UnlockAcker { acker: ServerId },
 }
 
 /// What sessions do with writes. Reads go on all the time.
@@ -155,8 +151,6 @@ impl Step {
             Self::Repoint { .. } => "repoint",
             Self::StartReplication => "start replication",
             Self::Fence => "fence",
-            Self::LockAcker { .. } => "lock acker",
-            Self::UnlockAcker { .. } => "unlock acker",
         }
     }
 }

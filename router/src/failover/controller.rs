@@ -341,9 +341,7 @@ impl Controller {
             | Step::SetReadOnly { .. }
             | Step::KillClients
             | Step::Repoint { .. }
-            | Step::StartReplication
-            | Step::LockAcker { .. }
-            | Step::UnlockAcker { .. } => STEP_TIMEOUT,
+            | Step::StartReplication => STEP_TIMEOUT,
         };
         let expires = self.now + STEP_EXPIRES;
         self.out.push(Action::Step(StepOrder { id, server, step, epoch: self.epoch(), expires, timeout }));

@@ -67,7 +67,6 @@ impl World {
                 }
                 done
             }
-            Step::LockAcker { .. } | Step::UnlockAcker { .. } => done,
         };
         let server = &self.servers[at];
         let dropped = relay.into_iter().filter(|row| Self::is_row(*row) && !server.has_row(*row));
