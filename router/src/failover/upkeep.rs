@@ -65,7 +65,7 @@ impl Controller {
     fn kept_up(&mut self, record: &Record, primary: &Report) -> Option<Record> {
         let mut changed = record.clone();
         let name = record.primary.clone().unwrap_or_default();
-        let settled = self.now >= self.coordination.epoch_seen + super::DEGRADED_AFTER;
+        let settled = self.now >= self.coordination.opened + super::DEGRADED_AFTER;
         if record.durability == Durability::Lossless {
             let holds = primary.semi_sync.source && primary.semi_sync.active;
             if settled && !holds {

@@ -27,8 +27,20 @@ impl Stage {
     /// Waits until nothing of the last run is left to do, and clients write again.
     pub(crate) async fn ready(&self) -> Result<Arc<Server>, Failure> {
         self.proxy.settled(&self.sandbox, SETTLE_LIMIT).await;
+        self.caught_up().await?;
         self.goes_on(ENOUGH_WRITES).await;
         self.proxy.primary(&self.sandbox).await
+    }
+
+    /// What replicas have not applied since the last run would be measured in the next one.
+    async fn caught_up(&self) -> Result<(), Failure> {
+        let _at_rest = self.traffic.pause().await;
+        let primary = self.proxy.primary(&self.sandbox).await?;
+        let position = primary.position().await?;
+        for server in self.sandbox.servers().iter().filter(|server| server.name() != primary.name()) {
+            server.reach(&position, SETTLE_LIMIT).await?;
+        }
+        Ok(())
     }
 
     /// Waits for so many more acknowledged writes.
