@@ -18,8 +18,8 @@ use pointsman_router::balance::Balancer;
 use pointsman_router::classify::{Catalogue, Classifier, Digest, Mode};
 use pointsman_router::route::Rules;
 use pointsman_router::topology::{ServerId, State, Topology};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::LocalSet;
 
 use crate::backend::pool::{IdlePool, Keeping};
 use crate::counters::Counters;
@@ -221,6 +221,7 @@ pub struct Worker {
     pub counters: Arc<Counters>,
     pub slots: RefCell<BTreeMap<u32, Rc<Slot>>>,
     pub started: Instant,
+    moment: Cell<Instant>,
     topology: RefCell<Cached<Topology>>,
     catalogue: RefCell<Cached<Catalogue>>,
     settings: RefCell<Cached<Config>>,
@@ -243,6 +244,7 @@ impl Worker {
             counters: shared.counters[index].clone(),
             slots: RefCell::default(),
             started: shared.started,
+            moment: Cell::new(Instant::now()),
             topology: RefCell::new(Cached::new(&shared.topology)),
             catalogue: RefCell::new(Cached::new(&shared.catalogue)),
             settings: RefCell::new(Cached::new(&shared.settings.subscribe())),
@@ -252,12 +254,12 @@ impl Worker {
     }
 
     /// The newest topology; one snapshot serves a whole statement.
-    pub fn topology(&self) -> Arc<Topology> {
+    pub fn topology(&self) -> OnThread<Topology> {
         self.topology.borrow_mut().current()
     }
 
     /// The newest catalogue of stored functions and views.
-    pub fn catalogue(&self) -> Arc<Catalogue> {
+    pub fn catalogue(&self) -> OnThread<Catalogue> {
         self.catalogue.borrow_mut().current()
     }
 
@@ -267,7 +269,18 @@ impl Worker {
         if let Ok(mut cached) = self.settings.try_borrow_mut() {
             cached.refresh();
         }
-        Ref::map(self.settings.borrow(), |cached| cached.current.as_ref())
+        Ref::map(self.settings.borrow(), |cached| cached.current.as_ref().as_ref())
+    }
+
+    /// When this thread last read the clock: at most one [`TICK`] ago while it runs.
+    pub fn moment(&self) -> Instant {
+        self.moment.get()
+    }
+
+    pub fn read_clock(&self) -> Instant {
+        let now = Instant::now();
+        self.moment.set(now);
+        now
     }
 
     /// Time since the start of the process, the clock of all pure code.
@@ -286,29 +299,34 @@ impl Worker {
     }
 }
 
+/// A published value, counted for one thread alone: its own count would go to and fro between processors with every
+/// statement.
+#[allow(clippy::redundant_allocation, reason = "the two counts are the point")]
+pub type OnThread<T> = Rc<Arc<T>>;
+
 /// A published value, with a copy that costs no lock while nothing new has been published.
 #[derive(Debug)]
 struct Cached<T> {
     changes: watch::Receiver<Arc<T>>,
-    current: Arc<T>,
+    current: OnThread<T>,
 }
 
 impl<T> Cached<T> {
     fn new(receiver: &watch::Receiver<Arc<T>>) -> Self {
         let mut changes = receiver.clone();
-        let current = changes.borrow_and_update().clone();
+        let current = Rc::new(changes.borrow_and_update().clone());
         Self { changes, current }
     }
 
     fn refresh(&mut self) {
         if self.changes.has_changed().unwrap_or(false) {
-            self.current = self.changes.borrow_and_update().clone();
+            self.current = Rc::new(self.changes.borrow_and_update().clone());
         }
     }
 
-    fn current(&mut self) -> Arc<T> {
+    fn current(&mut self) -> OnThread<T> {
         self.refresh();
-        self.current.clone()
+        Rc::clone(&self.current)
     }
 }
 
@@ -333,13 +351,19 @@ impl Workers {
         for index in 0..count {
             let (sender, inbox) = mpsc::unbounded_channel();
             let load = Arc::new(AtomicUsize::new(0));
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let worker_shared = shared.clone();
-            let worker_load = load.clone();
+            let (built, outcome) = std::sync::mpsc::sync_channel(1);
+            let (shared, counted) = (shared.clone(), load.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                let worker = Rc::new(Worker::new(index, worker_shared));
-                LocalSet::new().block_on(&runtime, run(worker, inbox, worker_load));
+                // Built here, because it stays on its thread.
+                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                    Ok(runtime) => {
+                        drop(built.send(Ok(())));
+                        runtime.block_on(run(Rc::new(Worker::new(index, shared)), inbox, counted));
+                    }
+                    Err(error) => drop(built.send(Err(error))),
+                }
             })?;
+            outcome.recv().map_err(io::Error::other).flatten()?;
             senders.push(sender);
             loads.push(load);
             threads.push(thread);
@@ -524,7 +548,7 @@ fn end_on(worker: &Worker, server: ServerId) {
 }
 
 fn on_tick(worker: &Rc<Worker>) {
-    let now = Instant::now();
+    let now = worker.read_clock();
     let keeping = Keeping::new(&worker.settings().pool, worker.topology().epoch);
     worker.pool.reap(now, &keeping);
     flush_pending_closes(worker);

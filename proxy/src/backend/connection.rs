@@ -43,6 +43,7 @@ pub struct ServerConnection {
     /// A statement has left warnings since the last reset.
     pub has_warnings: bool,
     pub opened: Instant,
+    /// When it last answered a client, or was opened.
     pub idle_since: Instant,
     pub permit: Permit,
 }

@@ -2,13 +2,13 @@
 
 use std::hash::Hasher;
 
-use siphasher::sip::SipHasher13;
+use twox_hash::XxHash64;
 
 /// Takes in an answer piece by piece: columns and rows as bytes, and of each end what the client can see of it.
 ///
 /// Left out are status flags and trackers, which tell of the server and not of the statement.
 #[derive(Clone, Debug, Default)]
-pub struct AnswerDigest(SipHasher13);
+pub struct AnswerDigest(XxHash64);
 
 impl AnswerDigest {
     /// Packets of columns and rows, cut anywhere.

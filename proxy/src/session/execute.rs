@@ -60,16 +60,19 @@ impl Session {
             Ok(()) => self.relay(job, &mut connection, on_replica).await,
             Err(error) => Err(error),
         };
+        let ended = self.worker.read_clock();
+        let took = ended.duration_since(started);
         // What failed is no measure of how fast the server is.
         match &outcome {
-            Ok(_) => self.worker.balancer.borrow_mut().finished(connection.server, started.elapsed()),
+            Ok(_) => self.worker.balancer.borrow_mut().finished(connection.server, took),
             Err(_) => self.worker.balancer.borrow_mut().abandoned(connection.server),
         }
         self.slot.running.set(None);
         self.wait_for_kills().await;
         match outcome {
             Ok(reply) => {
-                self.count(job, &connection, &reply, on_replica, started);
+                connection.idle_since = ended;
+                self.count(job, &connection, &reply, on_replica, took);
                 self.finish(job, connection, &reply);
                 Ok(())
             }
@@ -312,7 +315,7 @@ impl Session {
         connection: &ServerConnection,
         reply: &Reply,
         on_replica: bool,
-        started: Instant,
+        took: Duration,
     ) {
         self.worker.counters.bytes_to_clients.add(reply.bytes);
         self.slot.statements.set(self.slot.statements.get() + 1);
@@ -325,7 +328,6 @@ impl Session {
         if reply.error.is_some() {
             server.errors.one();
         }
-        let took = started.elapsed();
         server.observe(took);
         self.log_if_slow(job, connection, reply, took);
     }
@@ -373,7 +375,7 @@ impl Session {
             eventual: self.consistency(job) == Consistency::Eventual,
         };
         let pins_before = self.state.pins();
-        self.state.observe(&job.intent, &observed, self.worker.now());
+        self.state.observe(&job.intent, &observed, self.worker.moment().duration_since(self.worker.started));
         self.note_in_journal(job, reply, pins_before);
         if job.grammar == Grammar::SetOption && reply.error.is_none() {
             self.note_set_option(job);

@@ -25,7 +25,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pointsman_config::UnknownOutcome;
 use pointsman_protocol::capability::Capabilities;
@@ -168,6 +168,7 @@ impl Session {
     }
 
     async fn serve(mut self) {
+        self.worker.read_clock();
         let ended = loop {
             let len = match self.next_command().await {
                 Ok(len) => len,
@@ -188,7 +189,7 @@ impl Session {
     ///
     /// Only the first 16 MiB are waited for; what continues a larger one is streamed later. Cancel safe.
     async fn next_command(&mut self) -> Result<usize, SessionError> {
-        self.slot.idle_since.set(Some(Instant::now()));
+        self.slot.idle_since.set(Some(self.worker.moment()));
         while self.client.bytes().len() < HEADER_LEN {
             self.await_client().await?;
         }

@@ -128,7 +128,7 @@ impl Session {
                     if let Some(reason) = self.journal.spoilt() {
                         break reason;
                     }
-                    let left = attempts.hold_until.saturating_duration_since(Instant::now());
+                    let left = attempts.hold_left(self.worker.settings().routing.hold_timeout);
                     let replay = self.replay_on(primary, &topology);
                     match tokio::time::timeout(left, replay).await {
                         Ok(Replayed::Same(connection)) => {

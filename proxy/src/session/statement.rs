@@ -21,7 +21,8 @@ use crate::net::ListenerKind;
 #[derive(Debug)]
 pub(super) struct Attempts {
     excluded: Vec<ServerId>,
-    pub(super) hold_until: Instant,
+    /// When the time for holding it is over; none while it has not been held.
+    hold_until: Option<Instant>,
     wait_failed: bool,
     /// It was held at least once.
     held: bool,
@@ -35,12 +36,18 @@ impl Attempts {
     pub(super) fn new(session: &Session) -> Self {
         Self {
             excluded: session.left_out.clone(),
-            hold_until: Instant::now() + session.worker.settings().routing.hold_timeout,
+            hold_until: None,
             wait_failed: false,
             held: false,
             asked: Asked::No,
             last_error: None,
         }
+    }
+
+    /// How long the statement may still be held, of `timeout` in all from its first hold.
+    pub(super) fn hold_left(&mut self, timeout: Duration) -> Duration {
+        let now = Instant::now();
+        self.hold_until.get_or_insert_with(|| now + timeout).saturating_duration_since(now)
     }
 }
 
@@ -363,7 +370,7 @@ impl Session {
         attempts: &mut Attempts,
         job: &Job,
     ) -> Result<bool, SessionError> {
-        let left = attempts.hold_until.saturating_duration_since(Instant::now());
+        let left = attempts.hold_left(self.worker.settings().routing.hold_timeout);
         if left.is_zero() {
             return Ok(false);
         }

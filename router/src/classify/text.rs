@@ -147,11 +147,19 @@ impl<'a> Text<'a> {
     }
 
     /// A token for people: its first bytes, with everything that does not print replaced.
+    ///
+    /// In the case of the normal form: statements of one digest share what is said of them.
     pub(super) fn shown(&self, at: usize) -> String {
         const MAX_SHOWN_BYTES: usize = 40;
         let bytes = self.bytes(at);
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_SHOWN_BYTES)]);
-        shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        let shown = shown.chars().map(|c| if c.is_control() { ' ' } else { c });
+        let kind = self.tokens.get(at).map(|token| token.kind);
+        if matches!(kind, Some(TokenKind::Word | TokenKind::UserVariable | TokenKind::SystemVariable)) {
+            shown.map(|c| c.to_ascii_lowercase()).collect()
+        } else {
+            shown.collect()
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use mysql_async::{Conn, OptsBuilder};
+use mysql_async::{Conn, OptsBuilder, SslOpts};
 use pointsman_integration_tests::Failure;
 use pointsman_integration_tests::sandbox::APP;
 use tokio::task::JoinSet;
@@ -13,6 +13,19 @@ use tokio::time::sleep;
 
 use crate::process::resident_kib;
 use crate::target::Target;
+
+/// So many clients that do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Crowd {
+    pub(crate) clients: usize,
+    pub(crate) tls: bool,
+}
+
+impl fmt::Display for Crowd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.clients, if self.tls { ", TLS" } else { "" })
+    }
+}
 
 /// What idle connections cost a proxy.
 #[derive(Clone, Debug)]
@@ -27,15 +40,17 @@ impl fmt::Display for Held {
     }
 }
 
-/// Opens `count` connections and measures the proxy while they do nothing.
-pub(crate) async fn hold(target: &Target, count: usize) -> Result<Held, Failure> {
+/// Opens the crowd's connections and measures the proxy while they do nothing.
+pub(crate) async fn hold(target: &Target, crowd: Crowd) -> Result<Held, Failure> {
     let pid = target.pid.ok_or("no process to measure")?;
+    let accept_any = || SslOpts::default().with_danger_accept_invalid_certs(true);
+    let options = |port| options(port).ssl_opts(crowd.tls.then(accept_any));
     // One login first: what the first client of all costs is not what each client costs.
     let first = Conn::new(options(target.port)).await?;
     let before = resident_kib(pid)?;
-    let mut open = Vec::with_capacity(count);
+    let mut open = Vec::with_capacity(crowd.clients);
     let mut opening = JoinSet::new();
-    for _ in 0..count {
+    for _ in 0..crowd.clients {
         if opening.len() == CONCURRENT_LOGINS {
             open.extend(opening.join_next().await.transpose()?.transpose()?);
         }
@@ -48,7 +63,7 @@ pub(crate) async fn hold(target: &Target, count: usize) -> Result<Held, Failure>
     sleep(SETTLE).await;
     let total_kib = resident_kib(pid)?;
     drop((first, open));
-    Ok(Held { kib_per_client: (total_kib.saturating_sub(before)) as f64 / count as f64, total_kib })
+    Ok(Held { kib_per_client: (total_kib.saturating_sub(before)) as f64 / crowd.clients as f64, total_kib })
 }
 
 /// Clients that log in and out until [`Flood::end`].

@@ -19,6 +19,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pointsman_integration_tests::sandbox::{Options, Sandbox};
 use pointsman_integration_tests::{Failure, Flavour};
 
+use self::connections::Crowd;
 use self::report::Report;
 use self::sysbench::Cell;
 use self::target::{Kind, Target};
@@ -135,14 +136,21 @@ async fn login_flood(settings: &Settings, sandbox: &Sandbox, report: &mut Report
 
 /// Memory of clients that do nothing; fresh processes, which have nothing cached yet.
 async fn idle(settings: &Settings, sandbox: &Sandbox, report: &mut Report) -> Result<(), Failure> {
-    for &count in &settings.idle {
+    let crowds = settings.idle.iter().flat_map(|&clients| [false, true].map(|tls| Crowd { clients, tls }));
+    for crowd in crowds {
         for target in Target::start_all(sandbox).await? {
-            if target.kind == Kind::Direct {
+            let measured = match target.kind {
+                Kind::Direct => false,
+                Kind::Pointsman => true,
+                // They pass TLS on to servers that have none here.
+                Kind::Haproxy | Kind::Proxysql | Kind::Router => !crowd.tls,
+            };
+            if !measured {
                 continue;
             }
-            let held = connections::hold(&target, count).await?;
-            say(&format!("{count} idle clients, {}: {held}", target.kind));
-            report.add_idle(count, target.kind, held);
+            let held = connections::hold(&target, crowd).await?;
+            say(&format!("{crowd} idle clients, {}: {held}", target.kind));
+            report.add_idle(crowd, target.kind, held);
         }
     }
     Ok(())

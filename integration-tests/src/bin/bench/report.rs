@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::connections::Held;
+use crate::connections::{Crowd, Held};
 use crate::sysbench::{Cell, Measured};
 use crate::target::Kind;
 
 #[derive(Default)]
 pub(crate) struct Report {
     cells: BTreeMap<Cell, BTreeMap<Kind, Vec<Measured>>>,
-    idle: BTreeMap<usize, BTreeMap<Kind, Held>>,
+    idle: BTreeMap<Crowd, BTreeMap<Kind, Held>>,
 }
 
 impl Report {
@@ -18,8 +18,8 @@ impl Report {
         self.cells.entry(cell.clone()).or_default().entry(kind).or_default().push(measured);
     }
 
-    pub(crate) fn add_idle(&mut self, clients: usize, kind: Kind, held: Held) {
-        self.idle.entry(clients).or_default().insert(kind, held);
+    pub(crate) fn add_idle(&mut self, crowd: Crowd, kind: Kind, held: Held) {
+        self.idle.entry(crowd).or_default().insert(kind, held);
     }
 
     /// Markdown tables of medians, then Pointsman against the others.
@@ -47,11 +47,11 @@ impl Report {
 
     fn idle_table(&self, text: &mut String) {
         text.push_str("\n| idle clients | way | KiB each | MiB in all |\n|---:|---|---:|---:|\n");
-        for (clients, kinds) in &self.idle {
+        for (crowd, kinds) in &self.idle {
             for (kind, held) in kinds {
                 let _ = writeln!(
                     text,
-                    "| {clients} | {kind} | {:.1} | {} |",
+                    "| {crowd} | {kind} | {:.1} | {} |",
                     held.kib_per_client,
                     held.total_kib / 1024
                 );
