@@ -240,7 +240,7 @@ impl Proxy {
     }
 
     /// The end of the log, for the report of a failure.
-    pub(crate) fn story(&self) -> String {
+    pub fn story(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let shown = &lines[lines.len().saturating_sub(STORY_LINES)..];

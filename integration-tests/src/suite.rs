@@ -38,18 +38,41 @@ impl Suite {
         F: FnOnce(Arc<Stage>) -> T + Send + 'static,
         T: Future<Output = Outcome> + Send + 'static,
     {
+        self.add(stage, name, test, false);
+    }
+
+    /// Adds a test on a stage of its own, which is taken down after it: many servers at rest are slow together.
+    pub fn test_alone<F, T>(&mut self, plan: Plan, name: &str, test: F)
+    where
+        F: FnOnce(Arc<Stage>) -> T + Send + 'static,
+        T: Future<Output = Outcome> + Send + 'static,
+    {
+        let stage = self.stage(plan);
+        self.add(&stage, name, test, true);
+    }
+
+    fn add<F, T>(&mut self, stage: &Arc<Stage>, name: &str, test: F, is_last: bool)
+    where
+        F: FnOnce(Arc<Stage>) -> T + Send + 'static,
+        T: Future<Output = Outcome> + Send + 'static,
+    {
         let name = format!("{:?}: {name}", stage.flavour()).to_lowercase();
         let (runtime, stage) = (self.runtime.clone(), stage.clone());
         self.trials.push(Trial::test(name, move || {
             let shown = stage.clone();
             // A task of its own, so that a panic is an answer like others.
             let outcome = runtime.block_on(async { tokio::spawn(test(stage)).await });
-            let reason = match outcome {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(failure)) => failure.to_string(),
-                Err(panicked) => panic_text(panicked),
+            let answer = match outcome {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(failure)) => Err(failure.to_string()),
+                Err(panicked) => Err(panic_text(panicked)),
             };
-            Err(Failed::from(format!("{reason}\n{}", runtime.block_on(shown.story()))))
+            let answer = answer
+                .map_err(|reason| Failed::from(format!("{reason}\n{}", runtime.block_on(shown.story()))));
+            if is_last {
+                runtime.block_on(shown.end());
+            }
+            answer
         }));
     }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pointsman_integration_tests::{Outcome, Stage, eventually};
+use pointsman_integration_tests::{Locks, Outcome, Stage, eventually};
 use pointsman_router::failover::{Phase, Record};
 use tokio::time::Instant;
 
-use crate::{Locks, RESUMED_WITHIN, Scene, TWO};
+use crate::{RESUMED_WITHIN, Scene, TWO};
 
 /// Replicas cannot apply what they have received, so nobody is chosen.
 const HOLDS_FENCING: &str = "LOCK TABLES app.ledger WRITE";

@@ -13,9 +13,7 @@ mod cut;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
-use pointsman_integration_tests::sandbox::{Options, Server};
+use pointsman_integration_tests::sandbox::Options;
 use pointsman_integration_tests::{
     Failure, Flavour, Fleet, Layout, Ledger, Outcome, Plan, Proof, Stage, Suite,
 };
@@ -103,28 +101,6 @@ impl Scene {
         let proof = self.ledger.prove(&*self.fleet.primary()?).await?;
         println!("{} rows acknowledged, server of each epoch: {:?}", proof.acknowledged, proof.epochs);
         Ok(proof)
-    }
-}
-
-/// Tables that nobody else can use as long as this lives, on several servers.
-struct Locks(Vec<Conn>);
-
-impl Locks {
-    async fn take(servers: &[Arc<Server>], sql: &str) -> Result<Self, Failure> {
-        let mut held = Vec::new();
-        for server in servers {
-            let mut conn = server.connect().await?;
-            conn.query_drop(sql).await?;
-            held.push(conn);
-        }
-        Ok(Self(held))
-    }
-
-    async fn release(self) -> Outcome {
-        for conn in self.0 {
-            conn.disconnect().await?;
-        }
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::observation::Report;
 use crate::gtid::GtidSet;
 
 /// How long a transaction must be missing on the primary before its holder counts as diverged.
@@ -45,8 +46,9 @@ impl Divergence {
 
     /// Why the replica must not be read from, if so.
     ///
-    /// `lossless` names a primary that shows transactions only after its replicas have acknowledged them.
-    pub(crate) fn verdict(&self, now: Duration, lossless: Option<&str>) -> Option<String> {
+    /// `lossless` is a primary that shows transactions only after its replicas have acknowledged them: what it wrote they
+    /// may have before, and if it dies then it never shows it.
+    pub(crate) fn verdict(&self, now: Duration, lossless: Option<&Report>) -> Option<String> {
         if let Some(at) = &self.stranded_at {
             return Some(format!("the primary's position was reset; this replica still stands at {at}"));
         }
@@ -54,15 +56,40 @@ impl Divergence {
         if now.saturating_sub(*since) < CONFIRMED_AFTER {
             return None;
         }
-        if lossless.is_some_and(|uuid| all_from(missing, uuid)) {
+        if lossless.is_some_and(|primary| missing.is_only_of(primary.server_id, &primary.uuid)) {
             return None;
         }
         Some(format!("holds transactions that the primary does not have: {missing}"))
     }
 }
 
-/// Whether every transaction of a MySQL set was made by the server `uuid`.
-fn all_from(set: &GtidSet, uuid: &str) -> bool {
-    let uuid = uuid.to_lowercase();
-    !uuid.is_empty() && set.to_string().to_lowercase().split(',').all(|part| part.trim().starts_with(&uuid))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intent::Flavour;
+
+    const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    /// What is thought of a replica that is ahead of server 1 for longer than it takes to be sure.
+    fn check(flavour: Flavour, replica: &str, primary: &str, lossless: bool, diverged: bool) {
+        let parse = |text| GtidSet::parse(flavour, text).expect("a position");
+        let mut divergence = Divergence::default();
+        divergence.compare(&parse(replica), &parse(primary), Duration::ZERO);
+        let report = Report { server_id: 1, uuid: UUID.into(), ..Report::default() };
+        let verdict = divergence.verdict(CONFIRMED_AFTER, lossless.then_some(&report));
+        assert_eq!(verdict.is_some(), diverged, "{replica} against {primary}: {verdict:?}");
+        assert_eq!(divergence.verdict(Duration::ZERO, None), None, "it is too early to be sure");
+    }
+
+    #[test]
+    fn what_a_dead_primary_wrote_and_never_showed() {
+        check(Flavour::Mariadb, "0-1-105", "0-1-104", true, false);
+        check(Flavour::Mariadb, "0-1-105", "0-1-104", false, true);
+        check(Flavour::Mariadb, "0-2-105", "0-1-104", true, true);
+        check(Flavour::Mariadb, "0-1-105,1-2-7", "0-1-104", true, true);
+        check(Flavour::Mysql, &format!("{UUID}:1-5"), &format!("{UUID}:1-4"), true, false);
+        check(Flavour::Mysql, &format!("{UUID}:1-5"), &format!("{UUID}:1-4"), false, true);
+        let other = UUID.replace('3', "4");
+        check(Flavour::Mysql, &format!("{UUID}:1-5,{other}:1"), &format!("{UUID}:1-4"), true, true);
+    }
 }

@@ -181,7 +181,7 @@ impl Surroundings<'_> {
             return Some(stopped("receiving (IO)", &channel.receiver_error));
         }
         let of_primary = self.anchor().and_then(|anchor| anchor.report);
-        let lossless = of_primary.filter(|report| report.semi_sync.source).map(|report| report.uuid.as_str());
+        let lossless = of_primary.filter(|report| report.semi_sync.source);
         server.divergence.verdict(self.now, lossless)
     }
 

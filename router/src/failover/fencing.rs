@@ -96,6 +96,8 @@ impl Controller {
                 }
                 if entrant.applied || self.errs(Defect::PromoteUnapplied) {
                     self.swap_chosen(id, entrant.holds.clone());
+                } else {
+                    self.stuck(format!("{} has not applied yet all that it has received", self.name(id)));
                 }
             }
             Choice::CatchUp { .. } if only.is_some() => {
@@ -214,8 +216,8 @@ impl Controller {
         if let Some(own) = self.own_writes(id) {
             return Some(format!("was written to while it was a replica: {own}"));
         }
-        let uuid = self.primary().and_then(|p| self.watch(p)).and_then(|w| w.report.as_ref());
-        let lossless = uuid.filter(|report| report.semi_sync.source).map(|report| report.uuid.as_str());
+        let of_primary = self.primary().and_then(|primary| self.report(primary));
+        let lossless = of_primary.filter(|report| report.semi_sync.source);
         self.watch(id)?.divergence.verdict(self.now, lossless)
     }
 

@@ -146,9 +146,13 @@ impl Watch {
             }
             let lost = !report.holds(&before.held());
             let renewed = report.incarnation != before.incarnation;
-            let runs =
-                report.channels().first().is_some_and(|c| c.applies && c.receiver != Receiver::Stopped);
-            let by_us = renewed && std::mem::take(&mut self.starting_applier) && runs;
+            // As long as it receives, an applier that stops and starts throws nothing away; it is seen in between, too.
+            let channel = report.channels().first();
+            let receives = channel.is_some_and(|channel| channel.receiver != Receiver::Stopped);
+            let by_us = renewed && self.starting_applier && receives;
+            if renewed && !(by_us && channel.is_some_and(|channel| !channel.applies)) {
+                self.starting_applier = false;
+            }
             if (renewed && !by_us) || lost {
                 self.whole = false;
                 self.born = noticed;
@@ -196,3 +200,53 @@ impl Report {
 const SHUTTING_DOWN: u16 = 1053;
 /// How long a connected replica that shows no heartbeats is believed.
 const UNKNOWN_PULSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover::Replication;
+    use crate::intent::Flavour;
+    use crate::topology::ServerId;
+
+    /// Of a replica that has received and not applied up to 9.
+    fn report(life: u64, receiver: Receiver, applies: bool) -> Report {
+        let position = |text| GtidSet::parse(Flavour::Mariadb, text).expect("a position");
+        let channel = Channel { receiver, applies, received: position("0-1-9"), ..Channel::default() };
+        Report {
+            executed: position("0-1-5"),
+            replication: Replication::Channels(vec![channel]),
+            incarnation: life,
+            ..Report::default()
+        }
+    }
+
+    /// Whether a whole relay log stays so over these reports, while we start the applying thread.
+    fn check(reports: &[(u64, Receiver, bool)], stays: bool) {
+        let mut watch = Watch::default();
+        let seen = Duration::from_secs(1);
+        let see = |watch: &mut Watch, report| {
+            let (asked, news) = (seen, News::Report(Box::new(report)));
+            let observation = Observation { server: ServerId(1), asked, noticed: asked, news };
+            watch.observe(observation, None);
+        };
+        see(&mut watch, report(1, Receiver::Running, false));
+        watch.compare(&report(1, Receiver::Running, false).held(), seen * 2);
+        assert!(watch.whole);
+        watch.starting_applier = true;
+        for &(life, receiver, applies) in reports {
+            see(&mut watch, report(life, receiver, applies));
+        }
+        assert_eq!(watch.whole, stays, "{reports:?}");
+    }
+
+    #[test]
+    fn an_applier_that_we_start_leaves_the_relay_log_whole() {
+        check(&[(2, Receiver::Running, true)], true);
+        // It was stopped first, for its delay to be changed, and is seen in between.
+        check(&[(2, Receiver::Connecting, false), (3, Receiver::Connecting, true)], true);
+        // Once.
+        check(&[(2, Receiver::Running, true), (3, Receiver::Running, true)], false);
+        check(&[(2, Receiver::Stopped, true)], false);
+        check(&[(2, Receiver::Connecting, false), (3, Receiver::Stopped, true)], false);
+    }
+}

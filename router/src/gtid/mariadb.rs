@@ -65,6 +65,11 @@ impl MariadbPosition {
         self.last.iter().any(|last| last.server == server_id)
     }
 
+    /// Whether a server wrote the last transaction of every domain.
+    pub fn is_only_of(&self, server_id: u32) -> bool {
+        self.last.iter().all(|last| last.server == server_id)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.last.is_empty()
     }

@@ -127,6 +127,15 @@ impl GtidSet {
         }
     }
 
+    /// Whether one server wrote all of this, as far as it shows: the last transaction of each domain, or of a set all.
+    pub fn is_only_of(&self, server_id: u32, uuid: &str) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Mariadb(position) => position.is_only_of(server_id),
+            Self::Mysql(set) => set.is_only_of(uuid),
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }

@@ -85,6 +85,11 @@ impl MysqlSet {
         parse_uuid(uuid.as_bytes()).is_some_and(|uuid| self.sources.iter().any(|source| source.uuid == uuid))
     }
 
+    /// Whether the server `uuid` wrote all of it.
+    pub fn is_only_of(&self, uuid: &str) -> bool {
+        parse_uuid(uuid.as_bytes()).is_some_and(|uuid| self.sources.iter().all(|source| source.uuid == uuid))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.sources.is_empty()
     }

@@ -1,0 +1,176 @@
+//! What every scenario consists of: servers, a proxy, writers whose rows tell who took them, readers, and the proof.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_integration_tests::sandbox::{APP, Options, SERVICE, Sandbox, Server};
+use pointsman_integration_tests::{
+    Failure, Flavour, Ledger, Load, Plan, Proof, Proxy, Ran, Stage, Traffic, eventually, run,
+};
+use serde_json::Value;
+use tokio::time::Instant;
+
+/// Servers with a proxy under load.
+pub(crate) struct Scene {
+    pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) proxy: Proxy,
+    pub(crate) ledger: Ledger,
+    readers: Traffic,
+}
+
+/// Two replicas that acknowledge, in front of which no proxy stands yet.
+pub(crate) fn lossless(flavour: Flavour) -> Plan {
+    let sandbox = Options { flavour, replicas: 2, lossless: true, ..Options::default() };
+    Plan { sandbox, configuration: String::new() }
+}
+
+impl Scene {
+    /// With the settings that everybody has.
+    pub(crate) async fn set(stage: &Stage) -> Result<Self, Failure> {
+        Self::set_with(stage, &[], "").await
+    }
+
+    /// With more keys for the tables of some servers, by their place, and with more tables.
+    pub(crate) async fn set_with(
+        stage: &Stage,
+        keys: &[(usize, &str)],
+        tables: &str,
+    ) -> Result<Self, Failure> {
+        let sandbox = stage.sandbox().await?;
+        let proxy = Proxy::spawn_on(&sandbox, &servers(&sandbox, keys), tables)?;
+        proxy.ready(LIMIT).await?;
+        let ledger = Ledger::start(sandbox.primary(), &[proxy.options(APP, "app")], WRITERS).await?;
+        let load = Load { readers: READERS, writers: 0, transactions: 0, pace: Duration::from_millis(5) };
+        let readers = Traffic::start(proxy.options(APP, "app"), load).await?;
+        proxy.settled(&sandbox, LIMIT).await;
+        let scene = Self { sandbox, proxy, ledger, readers };
+        scene.goes_on().await;
+        Ok(scene)
+    }
+
+    /// Writes and reads that were begun from now on are answered.
+    pub(crate) async fn goes_on(&self) {
+        self.ledger.goes_on(&[0]).await;
+        self.reads_go_on().await;
+    }
+
+    /// Reads that were begun from now on are answered.
+    pub(crate) async fn reads_go_on(&self) {
+        let enough = self.readers.tally().reads + ENOUGH_READS;
+        eventually("reads go on", LIMIT, async || self.readers.tally().reads >= enough).await;
+    }
+
+    /// Waits until another server than `old` is the primary and takes writes; says which, and how long writes had
+    /// paused since `fault`.
+    pub(crate) async fn replaced(
+        &self,
+        old: &Server,
+        fault: Instant,
+    ) -> Result<(Arc<Server>, Duration), Failure> {
+        eventually("another primary", LIMIT, async || {
+            self.status().await["primary"].as_str().is_some_and(|name| name != old.name())
+        })
+        .await;
+        self.goes_on().await;
+        let pause = self.ledger.longest_pause(0, fault);
+        let new = self.proxy.primary(&self.sandbox).await?;
+        println!("{} is the primary; writes paused for {} ms", new.name(), pause.as_millis());
+        Ok((new, pause))
+    }
+
+    /// Waits until writes are held for a reason with all of these words in it.
+    pub(crate) async fn held(&self, words: &[&str]) {
+        let mut last = String::new();
+        let looked = tokio::time::timeout(LIMIT, async {
+            while !words.iter().all(|word| last.contains(word)) {
+                last = self.status().await["failover"]["held"].as_str().unwrap_or_default().to_owned();
+                tokio::task::yield_now().await;
+            }
+        });
+        let found = looked.await.is_ok();
+        assert!(found, "expected within {LIMIT:?}: writes are held because of {words:?}, it is {last:?}");
+        println!("held: {last}");
+    }
+
+    /// No server that runs takes writes, but those of `but`.
+    pub(crate) async fn nobody_writable(&self, but: &[&Server]) -> Result<(), Failure> {
+        for server in self.sandbox.servers() {
+            if server.pid().await.is_none() || but.iter().any(|other| other.name() == server.name()) {
+                continue;
+            }
+            let read_only: Vec<bool> = server.rows("SELECT @@global.read_only").await?;
+            assert_eq!(read_only, [true], "{} takes writes", server.name());
+        }
+        Ok(())
+    }
+
+    /// Waits until a primary that died now could be replaced.
+    pub(crate) async fn ready(&self) {
+        eventually("a dying primary could be replaced", LIMIT, async || {
+            let failover = &self.status().await["failover"];
+            failover["phase"] == "STABLE" && failover["unready"].is_null()
+        })
+        .await;
+    }
+
+    /// Runs a command of the program against the proxy.
+    pub(crate) async fn order(&self, arguments: &[&str]) -> Result<Ran, Failure> {
+        run(&[arguments, &["--endpoint", &self.proxy.endpoint()]].concat(), "").await
+    }
+
+    /// What status shows; null where it does not answer.
+    pub(crate) async fn status(&self) -> Value {
+        self.proxy.status().await.unwrap_or_default()
+    }
+
+    /// The part of status that tells of one server.
+    pub(crate) async fn status_of(&self, server: &Server) -> Value {
+        let status = self.status().await;
+        let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        servers.iter().find(|one| one["name"] == server.name()).cloned().unwrap_or_default()
+    }
+
+    /// Every acknowledged row is on the primary, each of `epochs` epochs had one server that acknowledged, nothing
+    /// ended in an error but what was in flight in one of `deaths`, and no read did.
+    pub(crate) async fn prove(&self, epochs: usize, deaths: usize) -> Result<Proof, Failure> {
+        let proof = self.ledger.prove(&*self.proxy.primary(&self.sandbox).await?).await?;
+        println!("{} rows acknowledged, server of each epoch: {:?}", proof.acknowledged, proof.epochs);
+        assert_eq!(proof.epochs.len(), epochs, "{proof:?}");
+        self.ledger.few_failed(&[0], deaths);
+        for failed in self.ledger.failed() {
+            assert!(failed.error.contains("ERROR 1158 (08007)"), "{failed:?}");
+        }
+        let tally = self.readers.tally();
+        assert_eq!(tally.failed_reads, 0, "{:?}", self.readers.read_errors());
+        Ok(proof)
+    }
+}
+
+impl Drop for Scene {
+    /// The suite tells only of the proxy that it has started itself.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut out = std::io::stderr();
+            drop(std::io::Write::write_all(&mut out, self.proxy.story().as_bytes()));
+        }
+    }
+}
+
+/// As [`Sandbox::configuration`], with more keys for some servers.
+fn servers(sandbox: &Sandbox, keys: &[(usize, &str)]) -> String {
+    let mut text = format!("user = \"{}\"\npassword = \"{}\"\n", SERVICE.0, SERVICE.1);
+    for (at, server) in sandbox.servers().iter().enumerate() {
+        text += &format!("[[server]]\nname = \"{}\"\naddress = \"{}\"\n", server.name(), server.address());
+        for (_, key) in keys.iter().filter(|(of, _)| *of == at) {
+            text += &format!("{key}\n");
+        }
+    }
+    text
+}
+
+/// Far above what a busy machine needs, far below any lease or limit that might be waited for.
+pub(crate) const RESUMED_WITHIN: Duration = Duration::from_millis(2500);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+const WRITERS: usize = 3;
+const READERS: usize = 2;
+const ENOUGH_READS: u64 = 30;
