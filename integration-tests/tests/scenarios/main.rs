@@ -7,8 +7,11 @@
 
 mod applying;
 mod choice;
+mod limits;
 mod proof;
+mod returning;
 mod scene;
+mod unusable;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +26,9 @@ fn main() {
         proof::add(&mut suite, flavour);
         choice::add(&mut suite, flavour);
         applying::add(&mut suite, flavour);
+        returning::add(&mut suite, flavour);
+        unusable::add(&mut suite, flavour);
+        limits::add(&mut suite, flavour);
     }
     suite.run()
 }

@@ -11,6 +11,8 @@ pub(super) struct Entrant {
     pub(super) holds: GtidSet,
     /// All of that is executed.
     pub(super) applied: bool,
+    /// Its binary log has all of that, too: what filters leave out others would never get.
+    pub(super) can_pass_on: bool,
     /// Why it may not become the primary.
     pub(super) ineligible: Option<String>,
     /// Smaller is better.
@@ -48,8 +50,16 @@ pub(super) fn elect(
     }
     let others: Vec<_> = entrants.iter().collect();
     let next = others.iter().filter(may).min_by_key(|entrant| (entrant.rank, entrant.id));
-    match (next, maximal.iter().find(|entrant| entrant.applied)) {
+    let can_pass_on = |entrant: &&&Entrant| entrant.can_pass_on;
+    match (next, maximal.iter().filter(can_pass_on).find(|entrant| entrant.applied)) {
         (Some(next), Some(source)) => Choice::CatchUp { candidate: next.id, source: source.id },
+        (Some(next), None) if !maximal.iter().any(|entrant| entrant.can_pass_on) => {
+            let filtered: Vec<_> = maximal.iter().map(|entrant| name(entrant.id)).collect();
+            let (filtered, next) = (filtered.join(", "), name(next.id));
+            let reason =
+                format!("{filtered} holds most and has replication filters: {next} cannot get it from there");
+            Choice::None { reason }
+        }
         (Some(_), None) => Choice::None { reason: "the server that holds most is still applying".into() },
         (None, _) => {
             let why = |entrant: &Entrant| {

@@ -182,6 +182,7 @@ impl Controller {
             id,
             applied: report.executed.contains(&holds),
             holds,
+            can_pass_on: self.watch(id)?.channel().is_none_or(|channel| !channel.filtered),
             ineligible: self.ineligible(id),
             rank: self.rank(id),
         })
@@ -326,7 +327,7 @@ impl Controller {
         };
         let proven = match record.durability {
             _ if standing.is_some_and(is_final) => Ok(()),
-            Durability::Lossless => self.prove_by_quorum(acting, entrants),
+            Durability::Lossless => self.prove_by_quorum(acting, entrants, &best),
             Durability::Async => self.prove_by_marks(),
         };
         let (best, only) = match (proven, standing) {
@@ -351,9 +352,10 @@ impl Controller {
         }
     }
 
-    fn prove_by_quorum(&self, acting: &Acting, entrants: &[Entrant]) -> Result<(), String> {
+    fn prove_by_quorum(&self, acting: &Acting, entrants: &[Entrant], best: &GtidSet) -> Result<(), String> {
         let Some(record) = &self.coordination.record else { return Ok(()) };
-        let missing = |id: &ServerId| !self.counts(acting, *id, entrants);
+        let missing =
+            |id: &ServerId| !self.counts(acting, *id, entrants) || !self.has_no_more_than(*id, best);
         let ackers = record.ackers.iter().filter_map(|name| self.find(name));
         let named = |id: ServerId| match acting.hand(id).and_then(|hand| hand.stopped).and(self.barred(id)) {
             Some(reason) => format!("{} ({reason})", self.name(id)),
@@ -379,6 +381,12 @@ impl Controller {
             || self.errs(Defect::ProveWithoutStopping);
         let whole = self.is_whole(id) || self.errs(Defect::CountRestartedAcker);
         stopped && whole && entrants.iter().any(|entrant| entrant.id == id)
+    }
+
+    /// What a server has received and cannot apply may be the only copy of something acknowledged.
+    fn has_no_more_than(&self, id: ServerId, best: &GtidSet) -> bool {
+        self.report(id).is_some_and(|report| best.contains(&report.held()))
+            || self.errs(Defect::StopReceiverFirst)
     }
 
     /// Whether a server has lost nothing since it last held the primary's position.
