@@ -55,7 +55,7 @@ fn client(chosen: u8, rest: &[u8]) {
         long_nonce: [2; LONG_NONCE_LEN],
         greeted: if chosen & 8 == 0 { Plugin::NativePassword } else { Plugin::CachingSha2 },
         channel: [Channel::Plain, Channel::Tls, Channel::Local][usize::from(chosen >> 4 & 3).min(2)],
-        learnt: (chosen & 64 != 0).then_some(Learnt { doubled: [3; 32], credential: None }),
+        learnt: (chosen & 64 != 0).then_some(Learnt { doubled: [3; 32].into(), credential: None }),
     };
     let mut packets = packets(rest);
     let plugin = packets.next();

@@ -45,8 +45,9 @@ pub(super) fn sha2_matches(nonce: &[u8], answer: &[u8; 32], doubled: &[u8; 32]) 
 }
 
 /// SHA256 of SHA256 of the password: what the fast way of caching_sha2_password is checked by.
-pub fn double_sha256(password: &[u8]) -> [u8; 32] {
-    Sha256::digest(Sha256::digest(password)).into()
+pub fn double_sha256(password: &[u8]) -> Zeroizing<[u8; 32]> {
+    let secret: Zeroizing<[u8; 32]> = Zeroizing::new(Sha256::digest(password).into());
+    Zeroizing::new(Sha256::digest(*secret).into())
 }
 
 fn sha2_mask(nonce: &[u8], doubled: &[u8; 32]) -> [u8; 32] {

@@ -3,17 +3,26 @@
 //! It is Ulrich Drepper's SHA-crypt ("Unix crypt using SHA-256", section 2) with a salt of up to 20 bytes that may
 //! hold any byte, as in MySQL's `mysys/crypt_genhash_impl.cc`.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::scramble::same;
 
 /// A parsed `$A$005$...` or `$5$...`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
 pub struct Sha256Crypt {
     salt: Vec<u8>,
     rounds: u32,
     encoded: [u8; ENCODED_LEN],
+}
+
+/// Says no more than how slow it is: hashes can be attacked offline.
+impl fmt::Debug for Sha256Crypt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sha256Crypt({} rounds)", self.rounds)
+    }
 }
 
 impl Sha256Crypt {

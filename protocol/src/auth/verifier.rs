@@ -15,7 +15,7 @@ pub enum Verifier {
     /// The account has no password.
     Empty,
     /// SHA1 of SHA1 of the password.
-    Native([u8; 20]),
+    Native(Zeroizing<[u8; 20]>),
     CachingSha2(Sha256Crypt),
     Sha256(Sha256Crypt),
     /// The public key of MariaDB's ed25519.
@@ -53,7 +53,7 @@ impl Verifier {
     pub fn decoy(plugin: Plugin, random: [u8; 20]) -> Self {
         match plugin {
             Plugin::CachingSha2 | Plugin::Sha256 => Self::CachingSha2(Sha256Crypt::decoy(random)),
-            Plugin::NativePassword | Plugin::Ed25519 | Plugin::ClearPassword => Self::Native(random),
+            Plugin::NativePassword | Plugin::Ed25519 | Plugin::ClearPassword => Self::Native(random.into()),
         }
     }
 }
@@ -67,7 +67,7 @@ fn parse_native(stored: &[u8]) -> Option<Verifier> {
     for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    Some(Verifier::Native(hash))
+    Some(Verifier::Native(hash.into()))
 }
 
 fn parse_key(stored: &[u8]) -> Option<[u8; 32]> {

@@ -49,7 +49,7 @@ pub enum Channel {
 #[derive(Clone, Debug)]
 pub struct Learnt {
     /// See [`double_sha256`].
-    pub doubled: [u8; 32],
+    pub doubled: Zeroizing<[u8; 32]>,
     /// The password, while somebody who logged in with it is connected.
     pub credential: Option<Arc<Credential>>,
 }
@@ -149,8 +149,8 @@ impl Verification {
     pub(super) fn judge_native(&self, answer: &[u8]) -> Next {
         let (stored, clear) = match &*self.verifier {
             _ if answer.is_empty() => return self.judge_no_password(),
-            Verifier::Native(stored) => (*stored, None),
-            Verifier::Clear(password) => (*sha1(&*sha1(password)), Some(password)),
+            Verifier::Native(stored) => (stored.clone(), None),
+            Verifier::Clear(password) => (sha1(&*sha1(password)), Some(password)),
             Verifier::Empty
             | Verifier::CachingSha2(_)
             | Verifier::Sha256(_)
@@ -266,7 +266,7 @@ impl Verification {
         let known = self.learnt.as_ref().is_some_and(|learnt| learnt.doubled == double_sha256(password));
         match &*self.verifier {
             Verifier::Empty | Verifier::Unusable { .. } => false,
-            Verifier::Native(stored) => same(&*sha1(&*sha1(password)), stored),
+            Verifier::Native(stored) => same(&*sha1(&*sha1(password)), &stored[..]),
             Verifier::CachingSha2(crypt) | Verifier::Sha256(crypt) => known || crypt.matches(password),
             Verifier::Ed25519(key) => ed25519::public_key(password) == *key,
             Verifier::Clear(right) => same(right, password),

@@ -8,6 +8,7 @@ use pointsman_protocol::auth::{Credential, Learnt, Next, RsaKey, RsaKeyError, Wo
 use pointsman_protocol::handshake::Greeting;
 use pointsman_router::topology::ServerId;
 use tokio::sync::{OnceCell, Semaphore};
+use zeroize::Zeroizing;
 
 use super::offer::ServerOffers;
 use crate::users::Account;
@@ -25,7 +26,7 @@ pub struct LoginMemory {
 #[derive(Debug)]
 struct Remembered {
     version: u64,
-    doubled: [u8; 32],
+    doubled: Zeroizing<[u8; 32]>,
     /// Alive while a session of the account is.
     credential: Weak<Credential>,
 }
@@ -65,7 +66,7 @@ impl LoginMemory {
     pub(super) fn recall(&self, account: &Account) -> Option<Learnt> {
         let passwords = self.passwords.lock().unwrap_or_else(PoisonError::into_inner);
         let known = passwords.get(&account.id).filter(|known| known.version == account.version)?;
-        Some(Learnt { doubled: known.doubled, credential: known.credential.upgrade() })
+        Some(Learnt { doubled: known.doubled.clone(), credential: known.credential.upgrade() })
     }
 
     /// Keeps what a login has taught; sessions with the same password share one copy of it.
