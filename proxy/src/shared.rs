@@ -109,8 +109,13 @@ impl Acknowledged {
 
 /// Numbers for the sets of properties that make server connections interchangeable.
 #[derive(Debug, Default)]
-pub struct KeyTable {
-    ids: Mutex<HashMap<KeyParts, KeyId>>,
+pub struct KeyTable(Mutex<Keys>);
+
+#[derive(Debug, Default)]
+struct Keys {
+    ids: HashMap<KeyParts, KeyId>,
+    /// No number is given twice, so that what is forgotten is not taken for something else.
+    next: u32,
 }
 
 /// See [`KeyTable`].
@@ -126,11 +131,23 @@ pub struct KeyParts {
 
 impl KeyTable {
     pub fn id(&self, parts: KeyParts) -> KeyId {
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        *ids.entry(parts).or_insert(KeyId(next))
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = keys.ids.get(&parts) {
+            return *known;
+        }
+        if keys.ids.len() >= MAX_KEYS {
+            // Clients choose a part of it. Connections with forgotten numbers are used by their sessions, and reaped.
+            keys.ids.clear();
+        }
+        let id = KeyId(keys.next);
+        keys.next = keys.next.wrapping_add(1);
+        keys.ids.insert(parts, id);
+        id
     }
 }
+
+/// Sets of properties that are remembered.
+const MAX_KEYS: usize = 64 * 1024;
 
 /// The primary's session defaults, to which connections of replicas are brought.
 #[derive(Debug)]
@@ -309,3 +326,25 @@ const DEFAULT_MAX_ALLOWED_PACKET: usize = 16 * 1024 * 1024;
 /// Set in every connection id that Pointsman gives out.
 pub const OWN_ID_BIT: u32 = 1 << 31;
 const OWN_ID_MASK: u32 = (1 << 24) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_bounded_and_never_given_twice() {
+        let table = KeyTable::default();
+        let id = |account: u64, collation: u16| {
+            let (version, capabilities, mariadb_capabilities) = (1, 0, 0);
+            table.id(KeyParts { account, version, capabilities, mariadb_capabilities, collation })
+        };
+        let first = id(1, 0);
+        assert_eq!(id(1, 0), first);
+        assert_ne!(id(2, 0), first);
+        for collation in 0..=u16::MAX {
+            id(3, collation);
+        }
+        assert!(table.0.lock().is_ok_and(|keys| keys.ids.len() <= MAX_KEYS));
+        assert_ne!(id(1, 0), first, "forgotten, and not the number of anything else");
+    }
+}
