@@ -1,12 +1,11 @@
 //! MariaDB 10.6 and later.
 
-use std::time::Duration;
-
-use pointsman_router::discover::{Channel, Pulse, Receiver, Replication, Report, ThreadError};
+use pointsman_router::discover::{Replication, Report};
 use pointsman_router::gtid::{GtidError, GtidSet};
 use pointsman_router::intent;
 
 use super::Flavour;
+use super::channel::channel;
 use crate::cluster::connection::Record;
 
 /// MariaDB's words.
@@ -37,7 +36,9 @@ impl Flavour for Mariadb {
         executed.merge(&position("current")?);
         executed.merge(&position("logged")?);
         let replication = match channels {
-            Some(rows) => Replication::Channels(rows.iter().map(channel).collect::<Result<_, _>>()?),
+            Some(rows) => Replication::Channels(
+                rows.iter().map(|row| channel(self.flavour(), row)).collect::<Result<_, _>>()?,
+            ),
             None => Replication::default(),
         };
         Ok(Report {
@@ -71,47 +72,4 @@ impl Flavour for Mariadb {
     fn statement_limit_variable(&self) -> &'static str {
         "max_statement_time"
     }
-}
-
-fn channel(row: &Record) -> Result<Channel, GtidError> {
-    let error = |thread: &str| ThreadError {
-        code: row.number(&[&format!("Last_{thread}_Errno")]).unwrap_or_default(),
-        message: row.text_or_empty(&[&format!("Last_{thread}_Error")]),
-    };
-    let filters = [
-        "Replicate_Do_DB",
-        "Replicate_Ignore_DB",
-        "Replicate_Do_Table",
-        "Replicate_Ignore_Table",
-        "Replicate_Wild_Do_Table",
-        "Replicate_Wild_Ignore_Table",
-        "Replicate_Do_Domain_Ids",
-        "Replicate_Ignore_Domain_Ids",
-    ];
-    Ok(Channel {
-        name: row.text_or_empty(&["Connection_name"]),
-        source_host: row.text_or_empty(&["Master_Host"]),
-        source_port: row.number(&["Master_Port"]).unwrap_or_default(),
-        source_server_id: row.number(&["Master_Server_Id"]).unwrap_or_default(),
-        source_uuid: String::new(),
-        receiver: match row.text_or_empty(&["Slave_IO_Running"]).as_str() {
-            "Yes" => Receiver::Running,
-            // "Preparing" is a thread that has started and not yet tried.
-            "Connecting" | "Preparing" => Receiver::Connecting,
-            _ => Receiver::Stopped,
-        },
-        receiver_error: error("IO"),
-        applies: row.is_on(&["Slave_SQL_Running"]),
-        applier_error: error("SQL"),
-        received: GtidSet::parse(intent::Flavour::Mariadb, &row.text_or_empty(&["Gtid_IO_Pos"]))?,
-        delay: Duration::from_secs(row.number(&["SQL_Delay"]).unwrap_or_default()),
-        filtered: filters.iter().any(|name| row.text(&[name]).is_some_and(|text| !text.is_empty())),
-        pulse: pulse(row),
-    })
-}
-
-fn pulse(row: &Record) -> Option<Pulse> {
-    let period: f64 = row.number(&["Slave_heartbeat_period"])?;
-    let beat = row.number(&["Slave_received_heartbeats"])?;
-    (period > 0.0).then(|| Pulse { beat, period: Duration::try_from_secs_f64(period).unwrap_or_default() })
 }

@@ -1,5 +1,6 @@
 //! What the two families of servers call the same things.
 
+mod channel;
 mod mariadb;
 mod mysql;
 mod semi_sync;
@@ -42,7 +43,11 @@ pub trait Flavour: Debug + Send + Sync {
         if let Replication::Channels(channels) = &mut report.replication {
             for channel in channels {
                 let own = rows.iter().find(|row| row.text_or_empty(&["channel"]) == channel.name);
-                channel.pulse = channel.pulse.or_else(|| pulse(own?));
+                channel.pulse = channel.pulse.or_else(|| {
+                    // A point in time serves as a number, without its point.
+                    let beat = own?.text(&["beat"])?.replace('.', "").parse().ok();
+                    pulse(beat, own?.number(&["period"]))
+                });
             }
         }
         let after = after.and_then(|row| row.number(&["now"]));
@@ -93,11 +98,10 @@ fn incarnation(row: &Record, after: Option<u64>) -> u64 {
 /// Ids of threads have as many.
 const APPLIER_BITS: u32 = 32;
 
-/// What a row says of a source's heartbeats; none where there are none yet.
-fn pulse(row: &Record) -> Option<Pulse> {
-    let beat = row.text(&["beat"])?.replace('.', "").parse().ok()?;
-    let period: f64 = row.number(&["period"])?;
-    (period > 0.0).then(|| Pulse { beat, period: Duration::try_from_secs_f64(period).unwrap_or_default() })
+/// What is heard of a source: the number of its last heartbeat, and the seconds between two; none where there are none.
+fn pulse(beat: Option<u64>, period_seconds: Option<f64>) -> Option<Pulse> {
+    let period = period_seconds.filter(|period| *period > 0.0)?;
+    Some(Pulse { beat: beat?, period: Duration::try_from_secs_f64(period).unwrap_or_default() })
 }
 
 /// The words for a flavour that is known already.

@@ -1,12 +1,11 @@
 //! MySQL 8.0.22 and later, whose statements say "replica" and "source".
 
-use std::time::Duration;
-
-use pointsman_router::discover::{Channel, Receiver, Replication, Report, ThreadError};
+use pointsman_router::discover::{Replication, Report};
 use pointsman_router::gtid::{GtidError, GtidSet};
 use pointsman_router::intent;
 
 use super::Flavour;
+use super::channel::channel;
 use crate::cluster::connection::Record;
 
 /// MySQL's words.
@@ -35,7 +34,7 @@ impl Flavour for Mysql {
             Some(rows) => Replication::Channels(
                 rows.iter()
                     .filter(|row| !row.text_or_empty(&["Source_Host"]).is_empty())
-                    .map(channel)
+                    .map(|row| channel(self.flavour(), row))
                     .collect::<Result<_, _>>()?,
             ),
             None => Replication::default(),
@@ -76,38 +75,4 @@ impl Flavour for Mysql {
     fn statement_limit_variable(&self) -> &'static str {
         "max_execution_time"
     }
-}
-
-fn channel(row: &Record) -> Result<Channel, GtidError> {
-    let error = |thread: &str| ThreadError {
-        code: row.number(&[&format!("Last_{thread}_Errno")]).unwrap_or_default(),
-        message: row.text_or_empty(&[&format!("Last_{thread}_Error")]),
-    };
-    let filters = [
-        "Replicate_Do_DB",
-        "Replicate_Ignore_DB",
-        "Replicate_Do_Table",
-        "Replicate_Ignore_Table",
-        "Replicate_Wild_Do_Table",
-        "Replicate_Wild_Ignore_Table",
-    ];
-    Ok(Channel {
-        name: row.text_or_empty(&["Channel_Name"]),
-        source_host: row.text_or_empty(&["Source_Host"]),
-        source_port: row.number(&["Source_Port"]).unwrap_or_default(),
-        source_server_id: row.number(&["Source_Server_Id"]).unwrap_or_default(),
-        source_uuid: row.text_or_empty(&["Source_UUID"]),
-        receiver: match row.text_or_empty(&["Replica_IO_Running"]).as_str() {
-            "Yes" => Receiver::Running,
-            "Connecting" => Receiver::Connecting,
-            _ => Receiver::Stopped,
-        },
-        receiver_error: error("IO"),
-        applies: row.is_on(&["Replica_SQL_Running"]),
-        applier_error: error("SQL"),
-        received: GtidSet::parse(intent::Flavour::Mysql, &row.text_or_empty(&["Retrieved_Gtid_Set"]))?,
-        delay: Duration::from_secs(row.number(&["SQL_Delay"]).unwrap_or_default()),
-        filtered: filters.iter().any(|name| row.text(&[name]).is_some_and(|text| !text.is_empty())),
-        ..Channel::default()
-    })
 }
