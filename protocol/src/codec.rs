@@ -156,16 +156,7 @@ pub fn put_u16(out: &mut Vec<u8>, value: u16) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// Writes the low three bytes.
-pub fn put_u24(out: &mut Vec<u8>, value: u32) {
-    out.extend_from_slice(&value.to_le_bytes()[..3]);
-}
-
 pub fn put_u32(out: &mut Vec<u8>, value: u32) {
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-pub fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
@@ -260,9 +251,9 @@ mod tests {
         fn what_is_put_is_read(a: u16, b in 0u32..0x100_0000, c: u32, d: u64, e: u64, f: Vec<u8>, g in "[^\0]*") {
             let mut out = Vec::new();
             put_u16(&mut out, a);
-            put_u24(&mut out, b);
+            out.extend_from_slice(&b.to_le_bytes()[..3]);
             put_u32(&mut out, c);
-            put_u64(&mut out, d);
+            out.extend_from_slice(&d.to_le_bytes());
             put_lenenc(&mut out, e);
             put_lenenc_bytes(&mut out, &f);
             put_nul_terminated(&mut out, g.as_bytes());

@@ -17,10 +17,6 @@ impl BulkBody {
     pub const FLAGS_AT: usize = 5;
     /// Where in the payload the types or the rows start.
     pub const REST_AT: usize = 7;
-    /// The flag that asks for an answer per row, where [`BULK_UNIT_RESULTS`] is agreed.
-    ///
-    /// [`BULK_UNIT_RESULTS`]: crate::capability::MariadbCapabilities::BULK_UNIT_RESULTS
-    pub const SEND_UNIT_RESULTS: u16 = 64;
     /// The flag that says that types are sent.
     pub const SEND_TYPES: u16 = 128;
 

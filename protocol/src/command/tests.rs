@@ -224,7 +224,7 @@ proptest! {
             crate::codec::put_lenenc_bytes(&mut types, bytes);
             match number {
                 Some(0..0x4000_0000_0000_0000) => nulls[index / 8] |= 1 << (index % 8),
-                Some(number) => crate::codec::put_u64(&mut values, *number),
+                Some(number) => values.extend_from_slice(&number.to_le_bytes()),
                 None => crate::codec::put_lenenc_bytes(&mut values, bytes),
             }
         }

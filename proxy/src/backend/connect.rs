@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use pointsman_protocol::capability::Status;
+use pointsman_protocol::capability::{Capabilities, Status};
 use pointsman_router::intent::Flavour;
 use pointsman_router::session::ConnectionState;
 use pointsman_router::topology::ServerId;
@@ -99,18 +99,10 @@ async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<Server
     let Admitted { mut lane, greeting, capabilities, status } = admitted;
     worker.shared.logins.heard(server, &greeting);
     let flavour = flavour_of(&greeting.version);
-    let begun = base_session::begin(&mut lane, flavour, capabilities, login.collation).await;
-    let (character_set, epoch) = match begun {
-        Ok(base) => {
-            check_account(&login.account, &base.account)?;
-            (base.character_set, epoch)
-        }
-        // The client has said that it can change an expired password: on this connection, and nobody else's.
-        Err(AuthenticateError::Refused(error)) if error.code == ER_MUST_CHANGE_PASSWORD => {
-            (CharacterSet::default(), NO_EPOCH)
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let character_set = begin(&mut lane, flavour, capabilities, login).await?;
+    // What only changes an expired password is this client's, and nobody else's.
+    let epoch = if character_set.is_some() { epoch } else { NO_EPOCH };
+    let character_set = character_set.unwrap_or_default();
     let now = Instant::now();
     Ok(Box::new(ServerConnection {
         lane,
@@ -134,6 +126,24 @@ async fn open(worker: &Worker, request: ConnectRequest<'_>) -> Result<Box<Server
         idle_since: now,
         permit,
     }))
+}
+
+/// Begins the session that every connection has, and gives its character set; none for a connection that may do
+/// nothing but change an expired password, as the client has said that it can.
+async fn begin(
+    lane: &mut Lane,
+    flavour: Flavour,
+    capabilities: Capabilities,
+    login: &Identity,
+) -> Result<Option<CharacterSet>, ConnectError> {
+    match base_session::begin(lane, flavour, capabilities, login.collation).await {
+        Ok(base) => {
+            check_account(&login.account, &base.account)?;
+            Ok(Some(base.character_set))
+        }
+        Err(AuthenticateError::Refused(error)) if error.code == ER_MUST_CHANGE_PASSWORD => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn dial(address: &str) -> io::Result<Stream> {

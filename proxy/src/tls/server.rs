@@ -80,11 +80,6 @@ impl ServerTls {
         self.settings.mode == TlsMode::Required
     }
 
-    /// Whether clients may show certificates.
-    pub fn verifies_clients(&self) -> bool {
-        self.settings.client_ca_file.is_some()
-    }
-
     /// Shakes hands with a client that has asked for it. `unread` is what it has sent after asking.
     ///
     /// # Errors

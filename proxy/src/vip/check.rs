@@ -7,7 +7,9 @@ use pointsman_config::{Config, Forwarding};
 
 use super::Settings;
 use super::ipvs::scheduler_name;
-use super::kernel::{FIND_IPVS, Fault, Kernel, OPEN_NAT};
+use super::kernel::{
+    CHANGE_SERVICE, FIND_IPVS, Fault, Kernel, MAKE_SERVICE, OPEN_NAT, WRITE_NAT, WRITE_SETTINGS,
+};
 use super::sysctl;
 
 /// One thing that was looked at.
@@ -45,17 +47,17 @@ pub(super) fn explain(fault: &Fault) -> String {
         (OPEN_NAT, Some(EPROTONOSUPPORT), _) => {
             "the kernel has no nftables: load the modules nf_tables, nft_chain_nat, nft_ct and nft_masq on the host"
         }
-        ("make the virtual service" | "change the virtual service", Some(ENOENT), _) => {
+        (MAKE_SERVICE | CHANGE_SERVICE, Some(ENOENT), _) => {
             "the kernel lacks the scheduler's module: load ip_vs_wrr or the one of vip.scheduler on the host"
         }
-        ("write the NAT rule", Some(ENOENT | EOPNOTSUPP), _) => {
+        (WRITE_NAT, Some(ENOENT | EOPNOTSUPP), _) => {
             "nftables lacks a module: load nft_chain_nat, nft_ct and nft_masq on the host"
         }
         (_, Some(EPERM | EACCES), _) | (_, _, io::ErrorKind::PermissionDenied) => {
             "CAP_NET_ADMIN is missing, or only held in a user namespace: give it on the host (and CAP_NET_RAW to \
              announce the address)"
         }
-        ("write kernel settings", _, io::ErrorKind::ReadOnlyFilesystem) => {
+        (WRITE_SETTINGS, _, io::ErrorKind::ReadOnlyFilesystem) => {
             "/proc/sys is read-only here: set it on the host"
         }
         _ => return fault.to_string(),

@@ -90,7 +90,7 @@ impl Kernel {
         let mut changed = self.ensure_settings(memory)?;
         if let Some(nat) = &mut self.nat {
             let services = BTreeSet::from([self.service]);
-            changed += usize::from(nat.ensure(&services).map_err(while_doing("write the NAT rule"))?);
+            changed += usize::from(nat.ensure(&services).map_err(while_doing(WRITE_NAT))?);
         }
         Ok(changed)
     }
@@ -107,8 +107,7 @@ impl Kernel {
                 made.settings.entry(path.clone()).or_insert(before);
             });
             noted.map_err(while_doing(NOTE))?;
-            sysctl::ensure(&[(path.clone(), value.clone())].into())
-                .map_err(while_doing("write kernel settings"))?;
+            sysctl::ensure(&[(path.clone(), value.clone())].into()).map_err(while_doing(WRITE_SETTINGS))?;
             changed += 1;
         }
         let seconds = u32::try_from(self.idle_timeout.as_secs()).unwrap_or(u32::MAX);
@@ -272,8 +271,8 @@ fn answers_only_for_own(interface: &str) -> bool {
 
 fn doing(change: Change) -> &'static str {
     match change {
-        Change::AddService { .. } => "make the virtual service",
-        Change::SetService { .. } => "change the virtual service",
+        Change::AddService { .. } => MAKE_SERVICE,
+        Change::SetService { .. } => CHANGE_SERVICE,
         Change::DeleteService { .. } => "delete the virtual service",
         Change::AddDestination { .. } => "add a server",
         Change::SetDestination { .. } => "change a server",
@@ -283,6 +282,10 @@ fn doing(change: Change) -> &'static str {
 
 pub(super) const FIND_IPVS: &str = "find IPVS in the kernel";
 pub(super) const OPEN_NAT: &str = "open nftables";
+pub(super) const MAKE_SERVICE: &str = "make the virtual service";
+pub(super) const CHANGE_SERVICE: &str = "change the virtual service";
+pub(super) const WRITE_NAT: &str = "write the NAT rule";
+pub(super) const WRITE_SETTINGS: &str = "write kernel settings";
 const NOTE: &str = "write down what is ours in coordination.state_dir";
 const READ_TABLE: &str = "read the table of IPVS";
 const READ_ADDRESSES: &str = "read addresses";

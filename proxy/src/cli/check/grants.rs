@@ -12,40 +12,53 @@ struct Need {
     privilege: &'static str,
     level: Level,
     purpose: &'static str,
+    /// Without it no server can be promoted, stopped or pointed elsewhere.
+    for_failover: bool,
 }
 
 const fn must(privilege: &'static str, purpose: &'static str) -> Need {
-    Need { privilege, level: Level::Error, purpose }
+    Need { privilege, level: Level::Error, purpose, for_failover: false }
 }
 
 const fn should(privilege: &'static str, purpose: &'static str) -> Need {
-    Need { privilege, level: Level::Warning, purpose }
+    Need { privilege, level: Level::Warning, purpose, for_failover: false }
+}
+
+const fn and_failover(need: Need) -> Need {
+    Need { for_failover: true, ..need }
 }
 
 const MARIADB: [Need; 10] = [
-    must("REPLICA MONITOR", "to see the replication status"),
-    must("CONNECTION ADMIN", "to interrupt statements, and to get in when the server is full"),
+    and_failover(must("REPLICA MONITOR", "to see the replication status")),
+    and_failover(must("CONNECTION ADMIN", "to interrupt statements, and to get in when the server is full")),
     should("SHOW VIEW", "to see which views call stored functions"),
     should("BINLOG MONITOR", "to see the binary log's position"),
-    should("READ_ONLY ADMIN", "to make servers read_only and writable in a failover"),
-    should("REPLICATION SLAVE ADMIN", "to stop, point and start replicas in a failover"),
-    should("REPLICATION MASTER ADMIN", "to set semi-synchronous replication"),
+    and_failover(should("READ_ONLY ADMIN", "to make servers read_only and writable in a failover")),
+    and_failover(should("REPLICATION SLAVE ADMIN", "to stop, point and start replicas in a failover")),
+    and_failover(should("REPLICATION MASTER ADMIN", "to set semi-synchronous replication")),
     should("REPLICATION SLAVE", "to replicate from a new primary with this account"),
-    should("RELOAD", "to begin a new binary log in a promotion"),
-    should("PROCESS", "to see whose transactions hold up a switchover"),
+    and_failover(should("RELOAD", "to begin a new binary log in a promotion")),
+    and_failover(should("PROCESS", "to see whose transactions hold up a switchover")),
 ];
 
 const MYSQL: [Need; 9] = [
-    must("REPLICATION CLIENT", "to see the replication status"),
-    must("CONNECTION_ADMIN", "to interrupt statements, and to get in when the server is full"),
+    and_failover(must("REPLICATION CLIENT", "to see the replication status")),
+    and_failover(must("CONNECTION_ADMIN", "to interrupt statements, and to get in when the server is full")),
     should("SHOW_ROUTINE", "to see which names are stored functions"),
     should("SHOW VIEW", "to see which views call stored functions"),
-    should("SYSTEM_VARIABLES_ADMIN", "to make servers read_only and writable in a failover"),
-    should("REPLICATION_SLAVE_ADMIN", "to stop, point and start replicas in a failover"),
+    and_failover(should("SYSTEM_VARIABLES_ADMIN", "to make servers read_only and writable in a failover")),
+    and_failover(should("REPLICATION_SLAVE_ADMIN", "to stop, point and start replicas in a failover")),
     should("REPLICATION SLAVE", "to replicate from a new primary with this account"),
-    should("RELOAD", "to begin a new binary log in a promotion"),
-    should("PROCESS", "to see whose transactions hold up a switchover"),
+    and_failover(should("RELOAD", "to begin a new binary log in a promotion")),
+    and_failover(should("PROCESS", "to see whose transactions hold up a switchover")),
 ];
+
+fn needs(flavour: Flavour) -> &'static [Need] {
+    match flavour {
+        Flavour::Mariadb => &MARIADB,
+        Flavour::Mysql => &MYSQL,
+    }
+}
 
 /// What `SHOW GRANTS` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,29 +113,11 @@ impl Grants {
 
 /// The privileges without which a server cannot be promoted, stopped or pointed elsewhere, as far as they are missing.
 pub(crate) fn lacking_for_failover(flavour: Flavour, lines: &[String]) -> Vec<&'static str> {
-    let needed: &[&str] = match flavour {
-        Flavour::Mariadb => &[
-            "REPLICA MONITOR",
-            "CONNECTION ADMIN",
-            "READ_ONLY ADMIN",
-            "REPLICATION SLAVE ADMIN",
-            "REPLICATION MASTER ADMIN",
-            "RELOAD",
-            "PROCESS",
-        ],
-        Flavour::Mysql => &[
-            "REPLICATION CLIENT",
-            "CONNECTION_ADMIN",
-            "SYSTEM_VARIABLES_ADMIN",
-            "REPLICATION_SLAVE_ADMIN",
-            "RELOAD",
-            "PROCESS",
-        ],
-    };
     let grants = Grants::parse(lines);
     // SUPER stands for the administrative ones on servers that still know it.
     let has = |privilege: &str| grants.has(privilege) || (flavour == Flavour::Mysql && grants.has("SUPER"));
-    needed.iter().copied().filter(|privilege| !has(privilege)).collect()
+    let needed = needs(flavour).iter().filter(|need| need.for_failover);
+    needed.map(|need| need.privilege).filter(|privilege| !has(privilege)).collect()
 }
 
 /// The one name of a privilege that servers write in several ways.
@@ -132,10 +127,6 @@ fn plain_name(privilege: &str) -> String {
 
 /// What the account lacks on one server, each with the statement that grants it.
 pub(super) fn judge(server: &Inspected) -> Vec<Finding> {
-    let needs: &[Need] = match server.report.flavour {
-        Flavour::Mariadb => &MARIADB,
-        Flavour::Mysql => &MYSQL,
-    };
     let account = quote_account(&server.current_user);
     let finding = |level, privilege: &str, place: &str, purpose: &str| {
         Finding::new(
@@ -146,7 +137,7 @@ pub(super) fn judge(server: &Inspected) -> Vec<Finding> {
         )
         .with(Fix::sql(format!("GRANT {privilege} ON {place} TO {account}")))
     };
-    let mut findings: Vec<_> = needs
+    let mut findings: Vec<_> = needs(server.report.flavour)
         .iter()
         .filter(|need| !server.grants.has(need.privilege))
         .map(|need| finding(need.level, need.privilege, "*.*", need.purpose))
