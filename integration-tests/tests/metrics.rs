@@ -1,4 +1,5 @@
-//! Every metric that the dashboard, the alerts and the documents name is there, in a running proxy.
+//! Every metric that the dashboard, the alerts and the documents name is there, in a running proxy, and every metric that
+//! is there is documented.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,6 +16,7 @@ fn main() {
     let mut suite = Suite::new();
     let stage = suite.stage(Plan::new(Flavour::Mariadb));
     suite.test(&stage, "every metric that is named exists", named_metrics_exist);
+    suite.test(&stage, "every metric that exists is documented", metrics_are_documented);
     suite.run()
 }
 
@@ -46,6 +48,19 @@ async fn named_metrics_exist(stage: Arc<Stage>) -> Outcome {
         assert!(Instant::now() < deadline, "named, but not in /metrics: {missing:#?}");
         sleep(POLL).await;
     }
+}
+
+async fn metrics_are_documented(stage: Arc<Stage>) -> Outcome {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let document = fs::read_to_string(document)?;
+    let (_, text) = stage.proxy().await?.get("/metrics").await?;
+    let described = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let described: Vec<_> = described.collect();
+    assert!(described.len() > 25, "{described:?}");
+    let missing: Vec<_> =
+        described.iter().filter(|family| !document.contains(&format!("`{family}`"))).collect();
+    assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
+    Ok(())
 }
 
 /// The names of the samples; those of a histogram also without what they count.
