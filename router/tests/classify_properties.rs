@@ -325,6 +325,14 @@ fn deep_and_long_statements_are_survived() {
 }
 
 #[test]
+fn settings_for_one_statement_do_not_nest() {
+    let mode = Mode::default();
+    let once = "SET STATEMENT max_statement_time = 1 FOR ";
+    assert!(goes_to_replica(format!("{once}SELECT a FROM t").as_bytes(), &mode));
+    assert!(!goes_to_replica(format!("{once}{once}SELECT a FROM t").as_bytes(), &mode));
+}
+
+#[test]
 fn long_reads_are_still_reads() {
     let mode = Mode::default();
     let list = format!("SELECT a FROM t WHERE id IN ({}0) AND b = 'x'", "1, ".repeat(50_000));

@@ -59,7 +59,12 @@ fn for_statement(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
     let Some(end) = text.outside_parentheses(2, |at| text.is(at, "for")) else {
         return Draft::unknown("SET STATEMENT without a statement");
     };
-    let mut draft = super::statement::single(&text.tail(end + 1), catalogue);
+    let inner = text.tail(end + 1);
+    if inner.reads(0, &["set", "statement"]) {
+        // Each level would take its part of the stack.
+        return Draft::unknown("SET STATEMENT inside of SET STATEMENT");
+    }
+    let mut draft = super::statement::single(&inner, catalogue);
     let settings = Text { tokens: &text.tokens[2..end], ..*text };
     let harmless = settings.split(b',').iter().all(set_value::is_harmless_for_one_statement);
     if !harmless {
