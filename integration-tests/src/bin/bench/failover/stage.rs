@@ -26,15 +26,17 @@ impl Stage {
 
     /// Waits until nothing of the last run is left to do, and clients write again.
     pub(crate) async fn ready(&self) -> Result<Arc<Server>, Failure> {
+        // On a machine that is short of processor time replicas would not get in order beside the clients.
+        let at_rest = self.traffic.pause().await;
         self.proxy.settled(&self.sandbox, SETTLE_LIMIT).await;
         self.caught_up().await?;
+        drop(at_rest);
         self.goes_on(ENOUGH_WRITES).await;
         self.proxy.primary(&self.sandbox).await
     }
 
     /// What replicas have not applied since the last run would be measured in the next one.
     async fn caught_up(&self) -> Result<(), Failure> {
-        let _at_rest = self.traffic.pause().await;
         let primary = self.proxy.primary(&self.sandbox).await?;
         let position = primary.position().await?;
         for server in self.sandbox.servers().iter().filter(|server| server.name() != primary.name()) {
@@ -76,5 +78,6 @@ impl Stage {
 
 /// A failover each few seconds is what is wanted here.
 const CONFIGURATION: &str = "[failover]\nmin_interval = \"0s\"\nmax_per_hour = 0\n";
-const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// A MySQL server that was made anew replicates everything once more.
+const SETTLE_LIMIT: Duration = Duration::from_secs(180);
 const ENOUGH_WRITES: u64 = 100;
