@@ -324,6 +324,7 @@ async fn cancel(stage: Arc<Stage>) -> Outcome {
     let end = order(&stage, &["ops", "wait", &id, "--timeout", "20s"]).await?;
     assert_eq!(end.code, 4, "{}{}", end.out, end.err);
     assert!(end.out.contains("rolled back: cancelled by an operator"), "{}", end.out);
+    settled(&stage).await?;
     assert_eq!(primary(&stage).await?.name(), from.name());
     // The transaction has not been lost.
     client.query_drop("COMMIT").await?;
