@@ -60,9 +60,7 @@ async fn delayed(stage: Arc<Stage>) -> Outcome {
     other.run(&["STOP REPLICA IO_THREAD"]).await?;
     scene.goes_on().await;
     scene.ready().await;
-    let killed = Instant::now();
-    scene.sandbox.primary().kill().await?;
-    let (new, pause) = scene.replaced(scene.sandbox.primary(), killed).await?;
+    let (new, pause) = scene.lose_primary().await?;
     assert_eq!(new.name(), delayed.name());
     assert!(pause < within, "{pause:?}");
     scene.prove(2, 1).await?;

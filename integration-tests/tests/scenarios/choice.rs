@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use pointsman_integration_tests::sandbox::Server;
 use pointsman_integration_tests::{Flavour, Outcome, Stage, Suite, eventually};
-use tokio::time::Instant;
 
 use crate::scene::{LIMIT, RESUMED_WITHIN, Scene};
 use crate::{add_all, plain};
@@ -35,9 +34,7 @@ async fn ahead(stage: Arc<Stage>) -> Outcome {
     let scene = Scene::set(&stage).await?;
     let [best, behind] = scene.sandbox.replicas() else { return Err("expected two replicas".into()) };
     leave_behind(&scene, behind).await?;
-    let killed = Instant::now();
-    scene.sandbox.primary().kill().await?;
-    let (new, pause) = scene.replaced(scene.sandbox.primary(), killed).await?;
+    let (new, pause) = scene.lose_primary().await?;
     assert_eq!(new.name(), best.name());
     assert!(pause < RESUMED_WITHIN, "{pause:?}");
     follows(&new, behind).await?;
@@ -50,9 +47,7 @@ async fn catches_up(stage: Arc<Stage>, key: &str) -> Outcome {
     let scene = Scene::set_with(&stage, &[(1, key)], "").await?;
     let [best, behind] = scene.sandbox.replicas() else { return Err("expected two replicas".into()) };
     leave_behind(&scene, behind).await?;
-    let killed = Instant::now();
-    scene.sandbox.primary().kill().await?;
-    let (new, pause) = scene.replaced(scene.sandbox.primary(), killed).await?;
+    let (new, pause) = scene.lose_primary().await?;
     assert_eq!(new.name(), behind.name());
     assert!(pause < CAUGHT_UP_WITHIN, "{pause:?}");
     follows(&new, best).await?;

@@ -78,6 +78,13 @@ impl Scene {
         Ok((new, pause))
     }
 
+    /// Kills the primary and waits for the next one, as [`Scene::replaced`] does.
+    pub(crate) async fn lose_primary(&self) -> Result<(Arc<Server>, Duration), Failure> {
+        let killed = Instant::now();
+        self.sandbox.primary().kill().await?;
+        self.replaced(self.sandbox.primary(), killed).await
+    }
+
     /// Waits until writes are held for a reason with all of these words in it.
     pub(crate) async fn held(&self, words: &[&str]) {
         let mut last = String::new();

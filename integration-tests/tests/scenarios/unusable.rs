@@ -119,9 +119,7 @@ async fn filtered(stage: Arc<Stage>) -> Outcome {
     leave_out(filtered).await?;
     scene.goes_on().await;
     scene.ready().await;
-    let killed = Instant::now();
-    scene.sandbox.primary().kill().await?;
-    let (new, pause) = scene.replaced(scene.sandbox.primary(), killed).await?;
+    let (new, pause) = scene.lose_primary().await?;
     assert_ne!(new.name(), filtered.name());
     assert!(pause < RESUMED_WITHIN, "{pause:?}");
     scene.prove(2, 1).await?;
