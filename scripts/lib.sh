@@ -149,7 +149,7 @@ logged() {
 # reasons LOG : the first lines of each failed test's own words, or the last lines where no test says anything.
 reasons() {
   local found
-  found=$(awk '/^---- .* ----$/ { left = 12 } /^(failures:|test result: )/ { left = 0 } left-- > 0 && NF' "$1")
+  found=$(awk '/^---- .* ----$/ { left = 40 } /^(failures:|test result: )/ { left = 0 } left-- > 0 && NF' "$1")
   if [ -n "$found" ]; then echo "$found"; else cat "$1"; fi
 }
 

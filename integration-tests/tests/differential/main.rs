@@ -197,7 +197,7 @@ async fn compare(both: &mut Both, step: &Step, history: &mut Vec<String>) -> Out
 
 fn told(pair: &Pair, history: &[String], failure: Failure) -> Failure {
     let last = &history[history.len().saturating_sub(HISTORY_LINES)..];
-    format!("session {} after\n  {}\n{failure}", pair.number, last.join("\n  ")).into()
+    format!("session {}: {failure}\nafter\n  {}", pair.number, last.join("\n  ")).into()
 }
 
 const INSERTS: u64 = 100;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::connection::{ConnectionError, Record, ServiceAccount, ServiceConnection};
 use super::epoch;
-use super::flavour::{self, CLOCK_SQL, Flavour, SEMI_SYNC_SQL, VERSION_SQL};
+use super::flavour::{self, Flavour, SEMI_SYNC_SQL, VERSION_SQL};
 
 /// How often slowly changing facts are asked for.
 const SLOW_FACTS_EVERY: Duration = Duration::from_secs(1);
@@ -78,11 +78,7 @@ impl Subject {
             };
         }
         match self.depth {
-            Depth::All => {
-                let life = answers.get(2).map(Vec::as_slice).unwrap_or_default();
-                let after = answers.get(3).and_then(|rows| rows.first());
-                self.flavour.add_life(life, after, &mut report);
-            }
+            Depth::All => self.flavour.add_life(answers.get(2..).unwrap_or_default(), &mut report),
             // Nobody can tell lives apart: each connection is taken for one of its own, which is safe.
             Depth::NoLife | Depth::Identity { .. } => report.incarnation = self.serial,
         }
@@ -116,7 +112,7 @@ impl Subject {
             let (sql, next) = match &self.depth {
                 Depth::All => {
                     let life = self.flavour.life_sql();
-                    (format!("{identity}; {replication}; {life}; {CLOCK_SQL}"), Some(Depth::NoLife))
+                    (format!("{identity}; {replication}; {life}"), Some(Depth::NoLife))
                 }
                 Depth::NoLife => (format!("{identity}; {replication}"), None),
                 Depth::Identity { .. } => {

@@ -46,8 +46,9 @@ async fn undo(work: &mut Work<'_>, thread: u32) -> Result<(), StepFailure> {
         outcome => outcome?,
     }
     let gone_by = Instant::now() + UNDO_LIMIT;
-    let alive = format!("SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {thread}");
-    while !work.ask(&alive).await?.is_empty() && Instant::now() < gone_by {
+    while work.threads().await?.iter().any(|row| row.number(&["Id"]) == Some(thread))
+        && Instant::now() < gone_by
+    {
         sleep(UNDO_LOOK).await;
     }
     work.change(words::writable(work.flavour())).await
@@ -56,7 +57,7 @@ async fn undo(work: &mut Work<'_>, thread: u32) -> Result<(), StepFailure> {
 /// Ends the connections of everybody but ourselves, replication and the server's own threads.
 pub(super) async fn kill_clients(work: &mut Work<'_>) -> Result<(), StepFailure> {
     let own = work.realm.account.user().to_owned();
-    for row in work.ask("SHOW PROCESSLIST").await? {
+    for row in work.threads().await? {
         let user = row.text_or_empty(&["User"]);
         let command = row.text_or_empty(&["Command"]);
         let spared = user == own

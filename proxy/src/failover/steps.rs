@@ -131,6 +131,11 @@ impl Work<'_> {
         rows.map_err(|error| self.failed(error, false))
     }
 
+    /// The server's threads; as [`Flavour::life_sql`] of MariaDB, not by `information_schema`.
+    pub(super) async fn threads(&mut self) -> Result<Vec<Record>, StepFailure> {
+        self.ask("SHOW PROCESSLIST").await
+    }
+
     /// The server as it is now. Later statements on this connection mean the channel that it names.
     pub(super) async fn report(&mut self) -> Result<Report, StepFailure> {
         let limit = self.left();
@@ -191,20 +196,22 @@ impl Work<'_> {
     /// Makes sure that the receiver can be stopped at once.
     async fn free_receiver(&mut self, report: &Report) -> Result<(), StepFailure> {
         let running = report.channels().iter().find(|channel| channel.receiver != Receiver::Stopped);
-        if let (Some(channel), Some(thread_sql)) = (running, words::receiver_thread(self.flavour()))
+        if let (Some(channel), Some(command)) = (running, words::receiver_to_kill(self.flavour()))
             && fence::is_silent(&channel.source_host, channel.source_port).await
         {
-            self.cut_receiver(thread_sql).await?;
+            self.cut_receiver(command).await?;
         }
         Ok(())
     }
 
     /// Measured: after one KILL the thread still waits two seconds for its source in one of four cases, after two
     /// with this pause in none.
-    async fn cut_receiver(&mut self, thread_sql: &str) -> Result<(), StepFailure> {
+    async fn cut_receiver(&mut self, command: &str) -> Result<(), StepFailure> {
         for pause in [KILL_PAUSE, Duration::ZERO] {
-            for thread in self.ask(thread_sql).await? {
-                let kill = format!("KILL {}", thread.at(0).unwrap_or_default());
+            for thread in
+                self.threads().await?.iter().filter(|row| row.text_or_empty(&["Command"]) == command)
+            {
+                let kill = format!("KILL {}", thread.text_or_empty(&["Id"]));
                 match self.change(&kill).await {
                     // It has ended meanwhile.
                     Err(failure) if !failure.lost => {}
@@ -301,7 +308,7 @@ impl Work<'_> {
 
     /// The applier hands on to its workers, and is idle before they are.
     async fn workers_rest(&mut self) -> Result<bool, StepFailure> {
-        let threads = self.ask("SHOW PROCESSLIST").await?;
+        let threads = self.threads().await?;
         let mut workers = threads.iter().filter(|row| row.text_or_empty(&["Command"]) == "Slave_worker");
         Ok(workers.all(|row| row.text_or_empty(&["State"]) == words::WORKER_RESTS))
     }

@@ -94,11 +94,11 @@ pub(super) fn without_delay(flavour: Flavour) -> &'static str {
     }
 }
 
-/// Asks for the id of the receiving thread, where stopping it may hang and a KILL helps: MariaDB's tells a source
-/// that does not answer that it is leaving (`kill_connection` in `sql/semisync_slave.cc`).
-pub(super) fn receiver_thread(flavour: Flavour) -> Option<&'static str> {
+/// What the receiving thread is called in the list of threads, where stopping it may hang and a KILL helps: MariaDB's
+/// tells a source that does not answer that it is leaving (`kill_connection` in `sql/semisync_slave.cc`).
+pub(super) fn receiver_to_kill(flavour: Flavour) -> Option<&'static str> {
     match flavour {
-        Flavour::Mariadb => Some("SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND = 'Slave_IO'"),
+        Flavour::Mariadb => Some("Slave_IO"),
         Flavour::Mysql => None,
     }
 }

@@ -34,25 +34,11 @@ pub trait Flavour: Debug + Send + Sync {
     /// When a position in them is no position.
     fn report(&self, identity: &Record, channels: Option<&[Record]>) -> Result<Report, GtidError>;
 
-    /// A statement that answers with one row per channel, or one without any: `now` and `uptime` in seconds, `applier`,
-    /// the id of the applying thread, and what is heard from the source of `channel`: `beat` and `period`.
+    /// Statements that tell when the server and its applying thread were started, and what is heard from the sources.
     fn life_sql(&self) -> &'static str;
 
-    /// Adds to `report` what the answer to [`Flavour::life_sql`] says; `after` is what [`CLOCK_SQL`] answered behind it.
-    fn add_life(&self, rows: &[Record], after: Option<&Record>, report: &mut Report) {
-        if let Replication::Channels(channels) = &mut report.replication {
-            for channel in channels {
-                let own = rows.iter().find(|row| row.text_or_empty(&["channel"]) == channel.name);
-                channel.pulse = channel.pulse.or_else(|| {
-                    // A point in time serves as a number, without its point.
-                    let beat = own?.text(&["beat"])?.replace('.', "").parse().ok();
-                    pulse(beat, own?.number(&["period"]))
-                });
-            }
-        }
-        let after = after.and_then(|row| row.number(&["now"]));
-        report.incarnation = rows.first().map_or(0, |row| incarnation(row, after));
-    }
+    /// Adds to `report` what the answers to [`Flavour::life_sql`] say.
+    fn add_life(&self, answers: &[Vec<Record>], report: &mut Report);
 
     /// Reads the answers to [`SEMI_SYNC_SQL`].
     fn semi_sync(&self, answers: &[Vec<Record>]) -> SemiSync {
@@ -82,17 +68,17 @@ pub fn of(version: &Record) -> &'static dyn Flavour {
     if says("version") || says("comment") { &Mariadb } else { &Mysql }
 }
 
-/// Asks for the server's clock once more: where its second has changed, `uptime` is of one or of the other.
-pub const CLOCK_SQL: &str = "SELECT UNIX_TIMESTAMP() AS now";
+/// The seconds of the server's clock in the answer to a statement that calls them `now`.
+fn clock(answer: &[Record]) -> Option<u64> {
+    answer.first()?.number(&["now"])
+}
 
-/// The life of server and applier: the same number for whoever asks; 0, "as before", where it cannot be told.
-fn incarnation(row: &Record, after: Option<u64>) -> u64 {
-    let now: Option<u64> = row.number(&["now"]);
-    let uptime: Option<u64> = row.number(&["uptime"]);
-    let (Some(now), Some(uptime)) = (now.filter(|_| now == after), uptime) else { return 0 };
+/// The life of server and applier: the same number for whoever asks; 0, "as before", where it cannot be told. The clock
+/// is asked before and after `uptime`: where its second has changed, `uptime` is of one or of the other.
+fn incarnation(before: Option<u64>, after: Option<u64>, uptime: Option<u64>, applier: Option<u64>) -> u64 {
+    let (Some(now), Some(uptime)) = (before.filter(|_| before == after), uptime) else { return 0 };
     let started = now.saturating_sub(uptime);
-    let applier: u64 = row.number(&["applier"]).unwrap_or_default();
-    (started << APPLIER_BITS) | (applier & ((1 << APPLIER_BITS) - 1))
+    (started << APPLIER_BITS) | (applier.unwrap_or_default() & ((1 << APPLIER_BITS) - 1))
 }
 
 /// Ids of threads have as many.

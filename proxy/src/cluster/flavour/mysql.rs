@@ -4,8 +4,8 @@ use pointsman_router::discover::{Replication, Report};
 use pointsman_router::gtid::{GtidError, GtidSet};
 use pointsman_router::intent;
 
-use super::Flavour;
 use super::channel::channel;
+use super::{Flavour, clock, incarnation, pulse};
 use crate::cluster::connection::Record;
 
 /// MySQL's words.
@@ -61,7 +61,25 @@ impl Flavour for Mysql {
          (SELECT MAX(t.PROCESSLIST_ID) FROM performance_schema.threads t \
          WHERE t.NAME = 'thread/sql/replica_sql') AS applier FROM (SELECT 1) one \
          LEFT JOIN performance_schema.replication_connection_status s ON TRUE \
-         LEFT JOIN performance_schema.replication_connection_configuration c ON c.CHANNEL_NAME = s.CHANNEL_NAME"
+         LEFT JOIN performance_schema.replication_connection_configuration c ON c.CHANNEL_NAME = s.CHANNEL_NAME; \
+         SELECT UNIX_TIMESTAMP() AS now"
+    }
+
+    /// The first answer has one row per channel, or one without any; `period` is in seconds.
+    fn add_life(&self, answers: &[Vec<Record>], report: &mut Report) {
+        let [rows, after] = answers else { return };
+        if let Replication::Channels(channels) = &mut report.replication {
+            for channel in channels {
+                let own = rows.iter().find(|row| row.text_or_empty(&["channel"]) == channel.name);
+                channel.pulse = channel.pulse.or_else(|| {
+                    // A point in time serves as a number, without its point.
+                    let beat = own?.text(&["beat"])?.replace('.', "").parse().ok();
+                    pulse(beat, own?.number(&["period"]))
+                });
+            }
+        }
+        let said = |name| rows.first().and_then(|row| row.number(&[name]));
+        report.incarnation = incarnation(said("now"), clock(after), said("uptime"), said("applier"));
     }
 
     fn monitor_grant(&self) -> &'static str {
