@@ -15,7 +15,7 @@ use super::command::{Job, PreparedUse};
 use super::journal::may_be_repeated;
 use super::relay::{
     ER_OPTION_PREVENTS, ER_READ_ONLY_MODE, ER_READ_ONLY_TRANSACTION, HoldBack, Relay, RelayError,
-    RelayOptions, Reply, fenced, write_bounded,
+    RelayOptions, Reply, fenced, fill_in_time, write_bounded,
 };
 use super::replay::{Lost, PinnedBy};
 use super::translate;
@@ -133,7 +133,7 @@ impl Session {
         let mut size = MAX_PAYLOAD;
         let mut sequence: u8 = 0;
         loop {
-            self.client.fill_to(HEADER_LEN).await.map_err(RelayError::Client)?;
+            fill_in_time(&mut self.client, HEADER_LEN).await.map_err(RelayError::Client)?;
             sequence = sequence.wrapping_add(1);
             self.client.renumber(sequence);
             let Some(header) = Header::parse(self.client.bytes()) else { continue };
@@ -143,9 +143,7 @@ impl Session {
             }
             let mut left = HEADER_LEN + header.len;
             while left > 0 {
-                if self.client.is_empty() && self.client.fill().await.map_err(RelayError::Client)? == 0 {
-                    return Err(RelayError::Client(io::ErrorKind::UnexpectedEof.into()));
-                }
+                fill_in_time(&mut self.client, 1).await.map_err(RelayError::Client)?;
                 let piece = left.min(self.client.bytes().len());
                 if let Some(server) = connection.as_mut() {
                     let written = server.lane.write_all(&self.client.bytes()[..piece]).await;

@@ -207,9 +207,7 @@ impl Session {
         }
         let total = HEADER_LEN + header.len;
         if self.client.bytes().len() < total {
-            let filled = tokio::time::timeout(COMMAND_TIMEOUT, self.client.fill_to(total)).await;
-            let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
-            filled.map_err(timed_out).flatten().map_err(SessionError::ClientIo)?;
+            relay::fill_in_time(&mut self.client, total).await.map_err(SessionError::ClientIo)?;
         }
         Ok(total)
     }
@@ -277,7 +275,4 @@ impl Session {
     }
 }
 
-/// How long a client may take to send the rest of a command that it has begun, as net_read_timeout of servers
-/// allows for each piece.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);

@@ -287,9 +287,12 @@ impl Session {
             return;
         }
         let packet = &self.client.bytes()[..job.len];
-        if self.execution(statement, packet).is_some() {
-            connection.prepared.saw_types(key, statement.types_version);
+        let Some(execution) = self.execution(statement, packet) else { return };
+        // Nothing can be put into a packet that is streamed: the server says itself what it lacks.
+        if job.continues && execution.types(&packet[HEADER_LEN..]).is_none() {
+            return;
         }
+        connection.prepared.saw_types(key, statement.types_version);
         job.replacement = self.with_types(key.statement, packet);
     }
 

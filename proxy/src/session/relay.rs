@@ -395,7 +395,7 @@ impl<'a> Relay<'a> {
         let mut server_failed = None;
         let mut continued = false;
         loop {
-            self.client.fill_to(HEADER_LEN).await.map_err(RelayError::Client)?;
+            fill_in_time(self.client, HEADER_LEN).await.map_err(RelayError::Client)?;
             sequence = sequence.wrapping_add(1);
             self.client.renumber(sequence);
             let Some(header) = Header::parse(self.client.bytes()) else { continue };
@@ -403,9 +403,7 @@ impl<'a> Relay<'a> {
             continued = header.len == MAX_PAYLOAD;
             let mut left = HEADER_LEN + header.len;
             while left > 0 {
-                if self.client.is_empty() && self.client.fill().await.map_err(RelayError::Client)? == 0 {
-                    return Err(RelayError::Client(io::ErrorKind::UnexpectedEof.into()));
-                }
+                fill_in_time(self.client, 1).await.map_err(RelayError::Client)?;
                 let piece = left.min(self.client.bytes().len());
                 // A dead server's statement still has its client's packets drained, so that the error is read.
                 if server_failed.is_none() {
@@ -443,6 +441,16 @@ fn note_gtid(gtid: &mut GtidSet, acknowledged: Option<(&Acknowledged, Flavour)>,
     }
 }
 
+/// Reads of a packet that a client has begun until `count` bytes are unread: gives up after [`CLIENT_READ_TIMEOUT`],
+/// because a server connection waits meanwhile.
+pub(super) async fn fill_in_time(client: &mut Lane, count: usize) -> io::Result<()> {
+    if client.bytes().len() >= count {
+        return Ok(());
+    }
+    let filled = tokio::time::timeout(CLIENT_READ_TIMEOUT, client.fill_to(count)).await;
+    filled.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
 /// Writes to a client that may have stopped reading: gives up after [`CLIENT_WRITE_TIMEOUT`] without progress.
 ///
 /// # Errors
@@ -476,6 +484,9 @@ fn malformed(error: impl ToString) -> RelayError {
     RelayError::Malformed(io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }
 
+/// How long a client may pause within a command or a file that it sends, as net_read_timeout of servers allows for
+/// each piece.
+pub(super) const CLIENT_READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 /// How long a client may refuse to take bytes, as net_write_timeout of servers.
 const CLIENT_WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 const WRITE_PIECE_BYTES: usize = 64 * 1024;
