@@ -83,7 +83,8 @@ impl Lane {
 
     /// Makes room for `total` unread bytes in one piece.
     pub fn make_room(&mut self, total: usize) {
-        let have = self.buffer.as_deref().map_or(0, <[u8]>::len);
+        // Not smaller than the stock's: a reader that waits for a header takes what comes behind it, too.
+        let have = self.buffer.get_or_insert_with(take_from_stock).len();
         if have >= total {
             self.compact();
             return;

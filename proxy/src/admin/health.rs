@@ -21,11 +21,15 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    pub(super) fn from_role(role: Option<&str>) -> Self {
+    /// # Errors
+    ///
+    /// With words that it does not know.
+    pub(super) fn from_role(role: Option<&str>) -> Result<Self, String> {
         match role {
-            Some("rw" | "primary") => Self::Primary,
-            Some("ro" | "replica") => Self::Replica,
-            Some(_) | None => Self::Clients,
+            Some("rw" | "primary") => Ok(Self::Primary),
+            Some("ro" | "replica") => Ok(Self::Replica),
+            None => Ok(Self::Clients),
+            Some(other) => Err(format!("expected role=rw or role=ro, got {other:?}")),
         }
     }
 }
@@ -78,7 +82,7 @@ mod tests {
     fn readiness_does_not_depend_on_a_primary() {
         let none = Topology { no_primary_reason: "no server answers".to_owned(), ..Topology::default() };
         let check = |phase, seconds, role, expected: Result<(), &str>| {
-            let wanted = Wanted::from_role(role);
+            let wanted = Wanted::from_role(role).expect("a role");
             let actual = judge(phase, Duration::from_secs(seconds), &none, wanted);
             assert_eq!(actual.as_ref().map_err(String::as_str).copied(), expected);
         };
@@ -88,5 +92,10 @@ mod tests {
         check(Phase::Serving, 6, None, Err("the servers were last looked at 6 s ago"));
         check(Phase::Starting, 0, None, Err("the process is starting"));
         check(Phase::Leaving, 0, None, Err("the process is leaving"));
+        // A misspelt role says yes to nobody.
+        assert_eq!(
+            Wanted::from_role(Some("rww")),
+            Err(r#"expected role=rw or role=ro, got "rww""#.to_owned())
+        );
     }
 }

@@ -166,7 +166,10 @@ async fn livez(State(admin): State<Admin>) -> Response {
 }
 
 async fn readyz(State(admin): State<Admin>, Query(query): Query<HashMap<String, String>>) -> Response {
-    probe(health::ready(&admin, Wanted::from_role(query.get("role").map(String::as_str))))
+    match Wanted::from_role(query.get("role").map(String::as_str)) {
+        Ok(wanted) => probe(health::ready(&admin, wanted)),
+        Err(unknown) => (StatusCode::BAD_REQUEST, format!("{unknown}\n")).into_response(),
+    }
 }
 
 async fn startupz(State(admin): State<Admin>) -> Response {

@@ -4,6 +4,7 @@
 //! drifts hits every target alike. Absolute figures are noise on a shared machine; the ratios are what counts.
 
 mod connections;
+mod crowded;
 mod failover;
 mod process;
 mod report;
@@ -44,6 +45,9 @@ struct Settings {
     /// Idle connections to hold
     #[arg(long, value_delimiter = ',', default_values_t = [1000, 5000])]
     idle: Vec<usize>,
+    /// Clients that work on 100 server connections, compared with 64 clients
+    #[arg(long, default_value_t = 5000)]
+    crowd: usize,
     /// Rows in each of the four tables
     #[arg(long, default_value_t = 50_000)]
     rows: u32,
@@ -94,6 +98,7 @@ async fn bench(settings: &Settings) -> Result<(), Failure> {
     let mut report = Report::default();
     under_load(settings, &sandbox, &mut report).await?;
     login_flood(settings, &sandbox, &mut report).await?;
+    crowded(settings, &sandbox, &mut report).await?;
     idle(settings, &sandbox, &mut report).await?;
     say(&report.markdown());
     Ok(())
@@ -134,6 +139,18 @@ async fn login_flood(settings: &Settings, sandbox: &Sandbox, report: &mut Report
     Ok(())
 }
 
+/// Few and many clients on as few server connections, one after the other.
+async fn crowded(settings: &Settings, sandbox: &Sandbox, report: &mut Report) -> Result<(), Failure> {
+    for _ in 0..settings.rounds {
+        for clients in [FEW_CLIENTS, settings.crowd] {
+            let measured = crowded::measure(sandbox, clients, settings.seconds, settings.rows).await?;
+            say(&format!("{clients} clients on {} connections: {measured}", crowded::SERVER_CONNECTIONS));
+            report.add_crowd(measured);
+        }
+    }
+    Ok(())
+}
+
 /// Memory of clients that do nothing; fresh processes, which have nothing cached yet.
 async fn idle(settings: &Settings, sandbox: &Sandbox, report: &mut Report) -> Result<(), Failure> {
     let crowds = settings.idle.iter().flat_map(|&clients| [false, true].map(|tls| Crowd { clients, tls }));
@@ -167,4 +184,5 @@ const SERVER_OPTIONS: [&str; 4] = [
     "--innodb-buffer-pool-size=256M",
     "--max-prepared-stmt-count=400000",
 ];
+const FEW_CLIENTS: usize = 64;
 const LOGIN_FLOOD_CLIENTS: usize = 8;

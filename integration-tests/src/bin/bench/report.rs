@@ -4,18 +4,24 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::connections::{Crowd, Held};
+use crate::crowded::{Crowded, SERVER_CONNECTIONS};
 use crate::sysbench::{Cell, Measured};
 use crate::target::Kind;
 
 #[derive(Default)]
 pub(crate) struct Report {
     cells: BTreeMap<Cell, BTreeMap<Kind, Vec<Measured>>>,
+    crowds: BTreeMap<usize, Vec<Crowded>>,
     idle: BTreeMap<Crowd, BTreeMap<Kind, Held>>,
 }
 
 impl Report {
     pub(crate) fn add(&mut self, cell: &Cell, kind: Kind, measured: Measured) {
         self.cells.entry(cell.clone()).or_default().entry(kind).or_default().push(measured);
+    }
+
+    pub(crate) fn add_crowd(&mut self, crowd: Crowded) {
+        self.crowds.entry(crowd.clients).or_default().push(crowd);
     }
 
     pub(crate) fn add_idle(&mut self, crowd: Crowd, kind: Kind, held: Held) {
@@ -40,9 +46,28 @@ impl Report {
                 );
             }
         }
+        self.crowd_table(&mut text);
         self.idle_table(&mut text);
         self.ratios(&mut text);
         text
+    }
+
+    fn crowd_table(&self, text: &mut String) {
+        let _ = writeln!(
+            text,
+            "\n| clients on {SERVER_CONNECTIONS} server connections | queries/s | p99 ms | queries per CPU second of proxy \
+             and servers | errors |\n|---:|---:|---:|---:|---:|"
+        );
+        for (clients, rounds) in &self.crowds {
+            let errors: u64 = rounds.iter().map(|round| round.measured.errors).sum();
+            let _ = writeln!(
+                text,
+                "| {clients} | {:.0} | {:.2} | {:.0} | {errors} |",
+                median(rounds.iter().map(|round| round.measured.queries_per_second)),
+                median(rounds.iter().map(|round| round.measured.p99_ms)),
+                median(rounds.iter().map(|round| round.queries_per_cpu_second)),
+            );
+        }
     }
 
     fn idle_table(&self, text: &mut String) {

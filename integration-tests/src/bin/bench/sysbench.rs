@@ -37,6 +37,7 @@ pub(crate) struct Measured {
     /// Processor time of the proxy for each query; none without a proxy.
     pub(crate) micros_per_query: Option<f64>,
     pub(crate) errors: u64,
+    pub(crate) queries: u64,
 }
 
 impl Cell {
@@ -52,6 +53,10 @@ impl Cell {
 
     pub(crate) fn flooded() -> Self {
         Self { order: usize::MAX, workload: Workload::PointSelectText, clients: 64, flooded: true }
+    }
+
+    pub(crate) fn crowded(clients: usize) -> Self {
+        Self { order: usize::MAX, workload: Workload::PointSelectText, clients, flooded: false }
     }
 
     fn only_reads(&self) -> bool {
@@ -101,45 +106,55 @@ impl fmt::Display for Measured {
 
 /// Fills the tables.
 pub(crate) async fn prepare(port: u16, rows: u32) -> Result<(), Failure> {
-    sysbench(port, "oltp_read_write", rows, &["--threads=2", "prepare"]).await.map(drop)
+    let mut command = sysbench(port, "oltp_read_write", rows);
+    command.args(["--threads=2", "prepare"]);
+    output(command).await.map(drop)
 }
 
 /// Loads `target` for so many seconds.
 pub(crate) async fn run(cell: &Cell, target: &Target, seconds: u32, rows: u32) -> Result<Measured, Failure> {
     let port = if cell.only_reads() { target.read_port } else { target.port };
-    let (script, options) = cell.script();
-    let (threads, time) = (format!("--threads={}", cell.clients), format!("--time={seconds}"));
-    let mut arguments = options.to_vec();
-    arguments.extend([&threads, &time, "--histogram=on", "--rand-type=uniform", "run"]);
     let before = target.pid.map(processor_time).transpose()?;
-    let output = sysbench(port, script, rows, &arguments).await?;
+    let output = output(command(port, cell, seconds, rows)).await?;
     let after = target.pid.map(processor_time).transpose()?;
     let used = before.zip(after).map(|(before, after)| after - before);
     parse(&output, used).ok_or_else(|| format!("expected a report of sysbench, got {output}").into())
 }
 
-async fn sysbench(port: u16, script: &str, rows: u32, arguments: &[&str]) -> Result<String, Failure> {
-    let output = Command::new("sysbench")
+/// What puts the load of `cell` on a port.
+pub(crate) fn command(port: u16, cell: &Cell, seconds: u32, rows: u32) -> Command {
+    let (script, options) = cell.script();
+    let mut command = sysbench(port, script, rows);
+    command.args(options).args(["--histogram=on", "--rand-type=uniform"]);
+    command.arg(format!("--threads={}", cell.clients)).arg(format!("--time={seconds}")).arg("run");
+    command
+}
+
+fn sysbench(port: u16, script: &str, rows: u32) -> Command {
+    let mut command = Command::new("sysbench");
+    command
         .args([script, "--db-driver=mysql", "--mysql-host=127.0.0.1", "--mysql-db=sbtest", "--tables=4"])
         .arg(format!("--mysql-port={port}"))
         .arg(format!("--mysql-user={}", APP.0))
         .arg(format!("--mysql-password={}", APP.1))
         .arg(format!("--table-size={rows}"))
-        .args(arguments)
-        .kill_on_drop(true)
-        .output()
-        .await?;
+        .kill_on_drop(true);
+    command
+}
+
+async fn output(mut command: Command) -> Result<String, Failure> {
+    let output = command.output().await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(text);
     }
-    Err(format!("sysbench {script} failed: {text}{}", String::from_utf8_lossy(&output.stderr)).into())
+    Err(format!("sysbench failed: {text}{}", String::from_utf8_lossy(&output.stderr)).into())
 }
 
-fn parse(output: &str, used: Option<Duration>) -> Option<Measured> {
+pub(crate) fn parse(output: &str, used: Option<Duration>) -> Option<Measured> {
     let after = |label: &str| output.lines().find_map(|line| line.trim().strip_prefix(label));
     let queries = after("queries:")?;
-    let total: f64 = queries.split_whitespace().next()?.parse().ok()?;
+    let total: u64 = queries.split_whitespace().next()?.parse().ok()?;
     let per_second = queries.split('(').nth(1)?.split(' ').next()?.parse().ok()?;
     let errors = after("ignored errors:")?.split_whitespace().next()?.parse().ok()?;
     let histogram = histogram(output);
@@ -147,8 +162,9 @@ fn parse(output: &str, used: Option<Duration>) -> Option<Measured> {
         queries_per_second: per_second,
         p95_ms: percentile(&histogram, 0.95)?,
         p99_ms: percentile(&histogram, 0.99)?,
-        micros_per_query: used.map(|used| used.as_secs_f64() * 1e6 / total),
+        micros_per_query: used.map(|used| used.as_secs_f64() * 1e6 / total as f64),
         errors,
+        queries: total,
     })
 }
 

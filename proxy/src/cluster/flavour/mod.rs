@@ -8,7 +8,7 @@ mod semi_sync;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use pointsman_router::discover::{Pulse, Replication, Report, SemiSync};
+use pointsman_router::discover::{Pulse, Report, SemiSync};
 use pointsman_router::gtid::GtidError;
 use pointsman_router::intent;
 
