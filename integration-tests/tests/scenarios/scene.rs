@@ -67,10 +67,19 @@ impl Scene {
         old: &Server,
         fault: Instant,
     ) -> Result<(Arc<Server>, Duration), Failure> {
-        eventually("another primary", LIMIT, async || {
-            self.status().await["primary"].as_str().is_some_and(|name| name != old.name())
-        })
-        .await;
+        let looked = tokio::time::timeout(LIMIT, async {
+            while self.status().await["primary"].as_str().is_none_or(|name| name == old.name()) {
+                tokio::task::yield_now().await;
+            }
+        });
+        if looked.await.is_err() {
+            let (status, story) = (self.status().await, self.proxy.story());
+            return Err(format!(
+                "expected within {LIMIT:?}: another primary than {}; {status}\n{story}",
+                old.name()
+            )
+            .into());
+        }
         self.goes_on().await;
         let pause = self.ledger.longest_pause(0, fault);
         let new = self.proxy.primary(&self.sandbox).await?;

@@ -37,6 +37,7 @@ pub(super) async fn repoint(work: &mut Work<'_>, source: ServerId, acker: bool) 
         return begin(work, source, &report, (&host, port), acker).await;
     }
     work.stop_receiver(&report).await?;
+    work.free_applier(&report).await?;
     let mut statements = vec![words::stop_replication(flavour).to_owned()];
     match role {
         SemiSyncRole::None => {

@@ -208,19 +208,38 @@ impl Work<'_> {
     /// with this pause in none.
     async fn cut_receiver(&mut self, command: &str) -> Result<(), StepFailure> {
         for pause in [KILL_PAUSE, Duration::ZERO] {
-            for thread in
-                self.threads().await?.iter().filter(|row| row.text_or_empty(&["Command"]) == command)
-            {
-                let kill = format!("KILL {}", thread.text_or_empty(&["Id"]));
-                match self.change(&kill).await {
-                    // It has ended meanwhile.
-                    Err(failure) if !failure.lost => {}
-                    outcome => outcome?,
-                }
-            }
+            let threads = self.threads().await?;
+            let receivers = threads.iter().filter(|row| row.text_or_empty(&["Command"]) == command);
+            self.kill(receivers.map(|row| row.text_or_empty(&["Id"])).collect()).await?;
             sleep(pause).await;
         }
         Ok(())
+    }
+
+    async fn kill(&mut self, threads: Vec<String>) -> Result<(), StepFailure> {
+        for thread in threads {
+            match self.change(&format!("KILL {thread}")).await {
+                // It has ended meanwhile.
+                Err(failure) if !failure.lost => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the applier can be stopped at once: the rest of a transaction that it has begun may never come.
+    pub(super) async fn free_applier(&mut self, report: &Report) -> Result<(), StepFailure> {
+        let receives = report.channels().iter().any(|channel| channel.receiver != Receiver::Stopped);
+        let Some(thread_sql) = words::applier_amid_transaction(self.flavour()) else { return Ok(()) };
+        if receives || has_unapplied(report) {
+            return Ok(());
+        }
+        let appliers = match self.ask(thread_sql).await {
+            // Where it may not look, it has to wait.
+            Err(failure) if !failure.lost => return Ok(()),
+            rows => rows?,
+        };
+        self.kill(appliers.iter().filter_map(|row| row.at(0)).collect()).await
     }
 
     async fn remove_delay(&mut self) -> Result<(), StepFailure> {
@@ -322,6 +341,7 @@ impl Work<'_> {
         let mut statements = Vec::new();
         if report.replicates() {
             self.free_receiver(&report).await?;
+            self.free_applier(&report).await?;
             statements
                 .extend([words::stop_replication(flavour), words::forget_source(flavour)].map(str::to_owned));
         }

@@ -103,6 +103,18 @@ pub(super) fn receiver_to_kill(flavour: Flavour) -> Option<&'static str> {
     }
 }
 
+/// Asks for the id of the applying thread, where it is in the middle of a transaction: MySQL's waits up to a minute for the
+/// rest before it stops (`sql_slave_killed` in `sql/rpl_replica.cc`), and a KILL ends that, with `SYSTEM_USER`.
+pub(super) fn applier_amid_transaction(flavour: Flavour) -> Option<&'static str> {
+    match flavour {
+        Flavour::Mariadb => None,
+        Flavour::Mysql => Some(
+            "SELECT t.PROCESSLIST_ID FROM performance_schema.replication_applier_status_by_coordinator c \
+             JOIN performance_schema.threads t ON t.THREAD_ID = c.THREAD_ID WHERE c.PROCESSING_TRANSACTION <> ''",
+        ),
+    }
+}
+
 /// Makes the server refuse writes, for all but privileged accounts on MariaDB, which has nothing stronger.
 pub(super) fn read_only(flavour: Flavour) -> &'static str {
     match flavour {

@@ -41,13 +41,17 @@ const MARIADB: [Need; 10] = [
     and_failover(should("PROCESS", "to see whose transactions hold up a switchover")),
 ];
 
-const MYSQL: [Need; 9] = [
+const MYSQL: [Need; 10] = [
     and_failover(must("REPLICATION CLIENT", "to see the replication status")),
     and_failover(must("CONNECTION_ADMIN", "to interrupt statements, and to get in when the server is full")),
     should("SHOW_ROUTINE", "to see which names are stored functions"),
     should("SHOW VIEW", "to see which views call stored functions"),
     and_failover(should("SYSTEM_VARIABLES_ADMIN", "to make servers read_only and writable in a failover")),
     and_failover(should("REPLICATION_SLAVE_ADMIN", "to stop, point and start replicas in a failover")),
+    should(
+        "SYSTEM_USER",
+        "to stop in no time, not in a minute, an applier whose source died amid a transaction",
+    ),
     should("REPLICATION SLAVE", "to replicate from a new primary with this account"),
     and_failover(should("RELOAD", "to begin a new binary log in a promotion")),
     and_failover(should("PROCESS", "to see whose transactions hold up a switchover")),
