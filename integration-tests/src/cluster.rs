@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::sandbox::{Sandbox, Server};
-use crate::{Failure, Flavour, Proxy, Traffic, Write, eventually};
+use crate::{Failure, Flavour, Proxy, Traffic, Write};
 
 impl Proxy {
     /// The server that status names as the primary.
@@ -41,11 +41,20 @@ impl Proxy {
                 && failover["durability"] == durability
                 && failover["unready"].is_null()
         };
-        eventually("every server is in its place", limit, async || {
-            let Ok(status) = self.status().await else { return false };
-            in_place(&status) && (durability == "async" || self.all_acknowledge(sandbox).await)
-        })
-        .await;
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.status().await.unwrap_or_default();
+            let acknowledge = durability == "async" || self.all_acknowledge(sandbox).await;
+            if in_place(&status) && acknowledge {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "expected within {limit:?}: every server is in its place; all acknowledge: {acknowledge}; {status}\n{}",
+                self.story()
+            );
+            tokio::time::sleep(crate::POLL).await;
+        }
     }
 
     async fn all_acknowledge(&self, sandbox: &Sandbox) -> bool {

@@ -7,7 +7,9 @@
 
 mod applying;
 mod choice;
+mod cut;
 mod limits;
+mod planned;
 mod proof;
 mod returning;
 mod scene;
@@ -29,6 +31,8 @@ fn main() {
         returning::add(&mut suite, flavour);
         unusable::add(&mut suite, flavour);
         limits::add(&mut suite, flavour);
+        planned::add(&mut suite, flavour);
+        cut::add(&mut suite, flavour);
     }
     suite.run()
 }

@@ -37,7 +37,13 @@ impl Scene {
         tables: &str,
     ) -> Result<Self, Failure> {
         let sandbox = stage.sandbox().await?;
-        let proxy = Proxy::spawn_on(&sandbox, &servers(&sandbox, keys), tables)?;
+        let servers = servers(&sandbox, keys);
+        Self::set_on(sandbox, &servers, tables).await
+    }
+
+    /// With these first lines of the configuration, which name the servers.
+    pub(crate) async fn set_on(sandbox: Arc<Sandbox>, servers: &str, tables: &str) -> Result<Self, Failure> {
+        let proxy = Proxy::spawn_on(&sandbox, servers, tables)?;
         proxy.ready(LIMIT).await?;
         let ledger = Ledger::start(sandbox.primary(), &[proxy.options(APP, "app")], WRITERS).await?;
         let load = Load { readers: READERS, writers: 0, transactions: 0, pace: Duration::from_millis(5) };
