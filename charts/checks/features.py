@@ -147,7 +147,9 @@ def the_role_reaches_its_own_record_only(objects):
     without_name = [rule["verbs"] for rule in rules if "resourceNames" not in rule]
     equal(without_name, [["create"]])
     named = [rule for rule in rules if "resourceNames" in rule]
-    equal([rule["resourceNames"] for rule in named], [[config(objects)["coordination"]["name"]]])
+    record = config(objects)["coordination"]["name"]
+    equal([rule["resourceNames"] for rule in named], [[record, f"{record}-proxies"]])
+    equal(named[0]["verbs"], ["get", "watch", "update", "patch"])
     equal(pod(objects)["automountServiceAccountToken"], True)
     equal(find(objects, "ServiceAccount", NAME)["automountServiceAccountToken"], False)
 
@@ -156,7 +158,8 @@ def the_role_reaches_its_own_record_only(objects):
 def the_record_may_have_its_own_place(objects):
     equal(config(objects)["coordination"], {"backend": "kubernetes", "name": "shop-record", "namespace": "databases"})
     role = find(objects, "Role", NAME)
-    equal((role["metadata"]["namespace"], role["rules"][1]["resourceNames"]), ("databases", ["shop-record"]))
+    names = ["shop-record", "shop-record-proxies"]
+    equal((role["metadata"]["namespace"], role["rules"][1]["resourceNames"]), ("databases", names))
     equal(find(objects, "RoleBinding", NAME)["subjects"][0]["name"], NAME)
 
 

@@ -156,6 +156,7 @@ impl Default for Coordination {
             prefix: "/pointsman".to_owned(),
             namespace: None,
             name: None,
+            kubeconfig_file: None,
         }
     }
 }

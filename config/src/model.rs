@@ -301,6 +301,16 @@ pub struct Coordination {
     pub namespace: Option<String>,
     /// The name of the Kubernetes Lease; defaults to `pointsman-<cluster>`.
     pub name: Option<String>,
+    /// How a proxy outside of Kubernetes reaches it; a pod has the token of its service account.
+    #[schemars(with = "Option<units::PathText>")]
+    pub kubeconfig_file: Option<PathBuf>,
+}
+
+impl Coordination {
+    /// The name of the Lease that holds the record of `cluster`.
+    pub fn record_name(&self, cluster: &str) -> String {
+        self.name.clone().unwrap_or_else(|| format!("pointsman-{cluster}"))
+    }
 }
 
 /// The virtual address of the read pool.

@@ -80,6 +80,19 @@ const MAX_NAME_BYTES: usize = 64;
 const MAX_CLUSTER_BYTES: usize = 54;
 /// IFNAMSIZ of Linux, less the terminating zero.
 const MAX_INTERFACE_BYTES: usize = 15;
+/// RFC 1123's limit for a name in DNS, less what the coordinator adds.
+const MAX_OBJECT_NAME_BYTES: usize = 240;
+
+fn is_object_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = bytes.first().zip(bytes.last());
+        ends.is_some_and(|(first, last)| plain(*first) && plain(*last))
+            && bytes.iter().all(|&b| plain(b) || b == b'-')
+    };
+    name.len() <= MAX_OBJECT_NAME_BYTES && name.split('.').all(is_label)
+}
 
 impl Check<'_> {
     fn fault(&mut self, key: &str, problem: Problem) {
@@ -297,6 +310,27 @@ impl Check<'_> {
         if !etcd && !coordination.endpoints.is_empty() {
             let because = "coordination.backend is not \"etcd\"";
             self.warn("coordination.endpoints", Notice::NoEffect { because });
+        }
+        if coordination.backend == CoordinationBackend::Kubernetes {
+            self.kubernetes();
+        }
+    }
+
+    /// The names of objects are checked before an API server refuses them.
+    fn kubernetes(&mut self) {
+        let coordination = &self.config.coordination;
+        let rule = "a name of lower-case letters, digits, \"-\" and \".\", as objects of Kubernetes have";
+        for (key, name) in
+            [("coordination.name", &coordination.name), ("coordination.namespace", &coordination.namespace)]
+        {
+            if let Some(name) = name.as_ref().filter(|name| !is_object_name(name)) {
+                self.fault(key, Problem::Name { rule, got: name.clone() });
+            }
+        }
+        if coordination.name.is_none() && !is_object_name(&coordination.record_name(&self.config.cluster)) {
+            let needs =
+                "coordination.name, because the name of the cluster cannot be part of an object's name";
+            self.fault("coordination.backend", Problem::Needs { needs });
         }
     }
 

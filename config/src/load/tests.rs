@@ -407,6 +407,26 @@ fn options_agree_with_each_other() {
 }
 
 #[test]
+fn names_in_kubernetes_are_checked() {
+    check_after_base(
+        "coordination = { backend = \"kubernetes\", name = \"shop.\", namespace = \"Shop\" }\n",
+        &[
+            "p.toml:3:49: coordination.name: expected a name of lower-case letters, digits, \"-\" and \".\", as objects \
+             of Kubernetes have, got \"shop.\"",
+            "p.toml:3:70: coordination.namespace: expected a name of lower-case letters, digits, \"-\" and \".\", as \
+             objects of Kubernetes have, got \"Shop\"",
+        ],
+    );
+    check_after_base(
+        "cluster = \"my_shop\"\ncoordination.backend = \"kubernetes\"\n",
+        &[
+            "p.toml:4:24: coordination.backend: needs coordination.name, because the name of the cluster cannot be part \
+           of an object's name",
+        ],
+    );
+}
+
+#[test]
 fn odd_but_sound() {
     let loaded = load_texts(
         &[(

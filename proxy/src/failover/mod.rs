@@ -29,7 +29,7 @@ pub use self::hand::{Hands, Realm};
 pub use self::operations::Operations;
 pub use self::view::View;
 
-use self::coordinator::{Coordinator, CoordinatorError, Etcd, Local, Locks};
+use self::coordinator::{Coordinator, CoordinatorError, Entitlement, Etcd, Kubernetes, Local, Locks};
 use self::engine::Engine;
 use self::service::Sessions;
 use self::timeline::Timeline;
@@ -99,7 +99,7 @@ pub fn start(
         }
         let (shown, free) = (sender.clone(), cluster.clone());
         let inlets = Inlets { observations, asked, operations: kept, view: sender, vip };
-        match assemble(&shared, &account, cluster, inlets) {
+        match assemble(&shared, &account, cluster, inlets).await {
             Ok(engine) => engine.run().await,
             Err(error) => {
                 tracing::error!(%error, "there will be no failover");
@@ -120,7 +120,7 @@ struct Inlets {
     vip: Option<vip::Handle>,
 }
 
-fn assemble(
+async fn assemble(
     shared: &Arc<Shared>,
     account: &Arc<ServiceAccount>,
     cluster: cluster::Handle,
@@ -128,19 +128,7 @@ fn assemble(
 ) -> Result<Engine, CoordinatorError> {
     let config = &shared.config;
     let proxy = ProxyId(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
-    let (settings, cluster_name) = (&config.coordination, &config.cluster);
-    let (coordinator, entitlement): (Arc<dyn Coordinator>, _) = match settings.backend {
-        CoordinationBackend::Etcd => {
-            let etcd =
-                Etcd::new(&settings.endpoints, &settings.prefix, cluster_name, &proxy.0, settings.lease)?;
-            (Arc::new(etcd), None)
-        }
-        CoordinationBackend::Local | CoordinationBackend::Kubernetes => {
-            let addresses: Vec<_> = config.servers.iter().map(|server| server.address.clone()).collect();
-            let locks = Locks::start(account, &addresses, cluster_name);
-            (Arc::new(Local::new(&settings.state_dir, cluster_name, &proxy.0)), Some(locks.entitlement()))
-        }
-    };
+    let (coordinator, entitlement) = coordinator(config, account, &proxy.0).await?;
     let (back, events) = mpsc::channel(MAX_WAITING);
     let Inlets { observations, asked, operations, view, vip } = inlets;
     let realm = Arc::new(Realm::new(config, account.clone(), cluster.clock).with_vip(vip));
@@ -171,5 +159,26 @@ fn assemble(
         heard: peers::Heard::default(),
         fenced: Vec::new(),
         bystander: None,
+    })
+}
+
+/// What the configuration says to agree through, and, where that knows of this proxy alone, whether it may act.
+async fn coordinator(
+    config: &Config,
+    account: &Arc<ServiceAccount>,
+    proxy: &str,
+) -> Result<(Arc<dyn Coordinator>, Option<Entitlement>), CoordinatorError> {
+    let (settings, cluster) = (&config.coordination, &config.cluster);
+    Ok(match settings.backend {
+        CoordinationBackend::Etcd => {
+            let etcd = Etcd::new(&settings.endpoints, &settings.prefix, cluster, proxy, settings.lease)?;
+            (Arc::new(etcd), None)
+        }
+        CoordinationBackend::Kubernetes => (Arc::new(Kubernetes::new(settings, cluster, proxy).await?), None),
+        CoordinationBackend::Local => {
+            let addresses: Vec<_> = config.servers.iter().map(|server| server.address.clone()).collect();
+            let locks = Locks::start(account, &addresses, cluster);
+            (Arc::new(Local::new(&settings.state_dir, cluster, proxy)), Some(locks.entitlement()))
+        }
     })
 }

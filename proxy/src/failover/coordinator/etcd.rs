@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Cas, Coordinator, CoordinatorError, Found, Heard, Reply, Sessions};
+use super::{Cas, Coordinator, CoordinatorError, Found, Heard, News, Reply, Sessions};
 
 /// One cluster's keys: `PREFIX/CLUSTER/record` and `PREFIX/CLUSTER/proxies/ID`.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Etcd {
     lease_seconds: u64,
     /// Of this proxy's session.
     lease: Mutex<Option<Lease>>,
-    news: News,
+    keys: Keys,
     watching: AbortHandle,
 }
 
@@ -41,13 +41,12 @@ struct Lease {
     kept: Instant,
 }
 
-/// What has been heard of the record and of the sessions.
+/// The record's key and how those of the proxies begin, with what has been heard of them.
 #[derive(Clone, Debug)]
-struct News {
+struct Keys {
     record: String,
     proxies: String,
-    heard: watch::Sender<Heard>,
-    sessions: watch::Sender<Sessions>,
+    news: News,
 }
 
 impl Etcd {
@@ -65,25 +64,24 @@ impl Etcd {
     ) -> Result<Self, CoordinatorError> {
         let gateway = Arc::new(Gateway::new(endpoints)?);
         let root = format!("{}/{cluster}", prefix.trim_end_matches('/'));
-        let news = News {
+        let keys = Keys {
             record: format!("{root}/record"),
             proxies: format!("{root}/proxies/"),
-            heard: watch::Sender::default(),
-            sessions: watch::Sender::default(),
+            news: News::default(),
         };
-        let watching = tokio::spawn(follow(gateway.clone(), format!("{root}/"), news.clone())).abort_handle();
+        let watching = tokio::spawn(follow(gateway.clone(), format!("{root}/"), keys.clone())).abort_handle();
         Ok(Self {
             gateway,
-            own: format!("{}{proxy}", news.proxies),
+            own: format!("{}{proxy}", keys.proxies),
             lease_seconds: lease.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1),
             lease: Mutex::default(),
-            news,
+            keys,
             watching,
         })
     }
 
     async fn read(&self) -> Result<Found, CoordinatorError> {
-        let News { record, proxies, .. } = &self.news;
+        let Keys { record, proxies, .. } = &self.keys;
         let record = json!({ "request_range": { "key": encode(record) } });
         let proxies =
             json!({ "request_range": { "key": encode(proxies), "range_end": encode(&after(proxies)) } });
@@ -97,16 +95,16 @@ impl Etcd {
         }
         for kv in range(1).as_array().into_iter().flatten() {
             let key = decode(&kv["key"])?;
-            let proxy = key.strip_prefix(&self.news.proxies).unwrap_or(&key).to_owned();
+            let proxy = key.strip_prefix(&self.keys.proxies).unwrap_or(&key).to_owned();
             found.sessions.insert(proxy, said(kv)?);
         }
-        self.news.hear(found.revision, found.value.as_ref());
-        self.news.hear_sessions(|known| known.clone_from(&found.sessions));
+        self.keys.news.hear(found.revision, found.value.as_ref());
+        self.keys.news.hear_sessions(|known| known.clone_from(&found.sessions));
         Ok(found)
     }
 
     async fn swap(&self, expected: Revision, value: String) -> Result<Cas, CoordinatorError> {
-        let key = encode(&self.news.record);
+        let key = encode(&self.keys.record);
         let body = json!({
             "compare": [{
                 "key": key, "target": "MOD", "result": "EQUAL", "mod_revision": expected.0.to_string(),
@@ -117,7 +115,7 @@ impl Etcd {
         let answer = self.gateway.call("/v3/kv/txn", &body).await?;
         if answer["succeeded"] == true {
             let revision = Revision(number(&answer["header"]["revision"])?);
-            self.news.hear(revision, Some(&value));
+            self.keys.news.hear(revision, Some(&value));
             return Ok(Cas::Won { revision });
         }
         let Some(kv) = answer["responses"][0]["response_range"]["kvs"].get(0) else {
@@ -125,7 +123,7 @@ impl Etcd {
         };
         let revision = Revision(number(&kv["mod_revision"])?);
         let value = decode(&kv["value"])?;
-        self.news.hear(revision, Some(&value));
+        self.keys.news.hear(revision, Some(&value));
         Ok(Cas::Lost { revision, value: Some(value) })
     }
 
@@ -186,11 +184,11 @@ impl Coordinator for Etcd {
     }
 
     fn watch(&self) -> watch::Receiver<Heard> {
-        self.news.heard.subscribe()
+        self.keys.news.heard.subscribe()
     }
 
     fn sessions(&self) -> watch::Receiver<Sessions> {
-        self.news.sessions.subscribe()
+        self.keys.news.sessions.subscribe()
     }
 
     fn session(&self, says: String) -> Reply<'_, ()> {
@@ -291,18 +289,18 @@ impl Drop for Driver {
 }
 
 /// Passes everything new below `root` on, for as long as it is let.
-async fn follow(gateway: Arc<Gateway>, root: String, news: News) {
+async fn follow(gateway: Arc<Gateway>, root: String, keys: Keys) {
     let body = json!({ "create_request": { "key": encode(&root), "range_end": encode(&after(&root)) } });
     for at in (0..gateway.endpoints.len()).cycle() {
         if let Ok(Ok(mut answer)) = timeout(CALL_LIMIT, gateway.open(at, "/v3/watch", &body)).await {
-            listen(&mut answer, &news).await;
+            listen(&mut answer, &keys).await;
         }
         sleep(WATCH_AGAIN).await;
     }
 }
 
 /// Until the stream ends: one JSON document a line.
-async fn listen(answer: &mut Answer, news: &News) {
+async fn listen(answer: &mut Answer, keys: &Keys) {
     let mut text = Vec::new();
     while let Some(Ok(frame)) = answer.body.frame().await {
         let Ok(data) = frame.into_data() else { continue };
@@ -311,7 +309,7 @@ async fn listen(answer: &mut Answer, news: &News) {
             let line: Vec<u8> = text.drain(..=end).collect();
             let Ok(event) = serde_json::from_slice::<Value>(&line) else { return };
             for event in event["result"]["events"].as_array().into_iter().flatten() {
-                news.take(event);
+                keys.take(event);
             }
         }
         if text.len() > MAX_ANSWER_BYTES {
@@ -320,7 +318,7 @@ async fn listen(answer: &mut Answer, news: &News) {
     }
 }
 
-impl News {
+impl Keys {
     /// An event that cannot be read is none: the next reading tells the same.
     fn take(&self, event: &Value) {
         let kv = &event["kv"];
@@ -328,34 +326,15 @@ impl News {
         if let Some(proxy) = key.strip_prefix(&self.proxies) {
             let gone = event["type"] == "DELETE";
             let Ok(says) = said(kv) else { return };
-            self.hear_sessions(|known| match gone {
+            self.news.hear_sessions(|known| match gone {
                 true => drop(known.remove(proxy)),
                 false => drop(known.insert(proxy.to_owned(), says)),
             });
         } else if key == self.record
             && let (Ok(revision), Ok(value)) = (number(&kv["mod_revision"]), decode(&kv["value"]))
         {
-            self.hear(Revision(revision), Some(&value));
+            self.news.hear(Revision(revision), Some(&value));
         }
-    }
-
-    fn hear(&self, revision: Revision, value: Option<&String>) {
-        let Some(value) = value else { return };
-        self.heard.send_if_modified(|known| {
-            let is_new = known.as_ref().is_none_or(|(known, _)| *known < revision);
-            if is_new {
-                *known = Some((revision, value.clone()));
-            }
-            is_new
-        });
-    }
-
-    fn hear_sessions(&self, change: impl FnOnce(&mut Sessions)) {
-        self.sessions.send_if_modified(|known| {
-            let before = known.clone();
-            change(known);
-            *known != before
-        });
     }
 }
 

@@ -11,7 +11,7 @@ use pointsman_router::failover::Revision;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{Cas, Coordinator, CoordinatorError, Found, Heard, Reply, Sessions};
+use super::{Cas, Coordinator, CoordinatorError, Found, Heard, News, Reply, Sessions};
 
 /// `<cluster>.json` in a directory. Several processes may share it: swaps exclude each other by a lock file.
 #[derive(Debug)]
@@ -19,9 +19,8 @@ pub struct Local {
     file: Arc<Place>,
     proxy: String,
     says: Mutex<String>,
-    heard: watch::Sender<Heard>,
     /// Nobody else is heard of.
-    sessions: watch::Sender<Sessions>,
+    news: News,
 }
 
 #[derive(Debug)]
@@ -45,20 +44,8 @@ impl Local {
             file: Arc::new(Place { directory: directory.to_owned(), name }),
             proxy: proxy.to_owned(),
             says: Mutex::default(),
-            heard: watch::Sender::default(),
-            sessions: watch::Sender::default(),
+            news: News::default(),
         }
-    }
-
-    fn hear(&self, revision: Revision, value: Option<&String>) {
-        let Some(value) = value else { return };
-        self.heard.send_if_modified(|heard| {
-            let is_new = heard.as_ref().is_none_or(|(known, _)| *known < revision);
-            if is_new {
-                *heard = Some((revision, value.clone()));
-            }
-            is_new
-        });
     }
 }
 
@@ -68,7 +55,7 @@ impl Coordinator for Local {
         Box::pin(async move {
             let stored = blocking(move || file.read()).await?;
             let revision = Revision(stored.revision);
-            self.hear(revision, stored.value.as_ref());
+            self.news.hear(revision, stored.value.as_ref());
             let says = self.says.lock().unwrap_or_else(PoisonError::into_inner).clone();
             Ok(Found {
                 revision,
@@ -87,19 +74,19 @@ impl Coordinator for Local {
             })
             .await?;
             match &cas {
-                Cas::Won { revision } => self.hear(*revision, Some(&value)),
-                Cas::Lost { revision, value } => self.hear(*revision, value.as_ref()),
+                Cas::Won { revision } => self.news.hear(*revision, Some(&value)),
+                Cas::Lost { revision, value } => self.news.hear(*revision, value.as_ref()),
             }
             Ok(cas)
         })
     }
 
     fn watch(&self) -> watch::Receiver<Heard> {
-        self.heard.subscribe()
+        self.news.heard.subscribe()
     }
 
     fn sessions(&self) -> watch::Receiver<Sessions> {
-        self.sessions.subscribe()
+        self.news.sessions.subscribe()
     }
 
     fn session(&self, says: String) -> Reply<'_, ()> {

@@ -4,8 +4,10 @@
 //! integration tests).
 
 mod etcd;
+mod kubernetes;
 mod local;
 mod locks;
+mod news;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -15,7 +17,10 @@ use std::pin::Pin;
 use pointsman_router::failover::Revision;
 use tokio::sync::watch;
 
+use self::news::News;
+
 pub use self::etcd::Etcd;
+pub use self::kubernetes::Kubernetes;
 pub use self::local::Local;
 pub use self::locks::{Entitlement, Locks};
 
@@ -78,6 +83,25 @@ pub enum CoordinatorError {
     Endpoint(String),
     #[error("etcd: {0}")]
     Etcd(String),
+    #[error(
+        "coordination.kubeconfig_file is not set, and this is no pod with the token of a service account: {0}"
+    )]
+    NoPod(String),
+    #[error("coordination.kubeconfig_file: {path}: {what}")]
+    Kubeconfig { path: String, what: String },
+    #[error(
+        "kubernetes: the service account may not {verb} lease.coordination.k8s.io \"{name}\" in namespace \
+         \"{namespace}\"; give it a Role with the verb \"{verb}\" on that Lease (the chart does with rbac.create=true)"
+    )]
+    Forbidden { verb: &'static str, name: String, namespace: String },
+    #[error(
+        "kubernetes: the API server does not accept the token; expected one of a service account that still exists"
+    )]
+    Unauthorized,
+    #[error("kubernetes: expected a number for resourceVersion, got \"{0}\"")]
+    Version(String),
+    #[error("kubernetes: {what}")]
+    Kubernetes { what: String },
     #[error("the coordinator did not answer within {} ms", .0.as_millis())]
     TimedOut(std::time::Duration),
 }
