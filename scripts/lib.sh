@@ -38,6 +38,15 @@ need() {
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }
 
+# Where Debian's packages come from: what apt is configured for, or what the environment says.
+debian_mirror() {
+  local from=${POINTSMAN_DEBIAN_MIRROR:-}
+  [ -n "$from" ] || from=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+    grep -E '/debian/?$' | head -n 1)
+  [ -n "$from" ] || die "apt knows no mirror of Debian here: set POINTSMAN_DEBIAN_MIRROR"
+  echo "$from"
+}
+
 # Installs packages without starting the services that they bring.
 install_packages() {
   command -v apt-get >/dev/null || die "need the packages $* and know only apt-get to install them"

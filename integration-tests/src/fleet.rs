@@ -70,15 +70,7 @@ impl Fleet {
     async fn armed(&self) {
         let wanted = if self.sandbox.options().lossless { "lossless" } else { "async" };
         for member in &self.members {
-            eventually("every proxy is armed", LIMIT, async || {
-                member.proxy.status().await.is_ok_and(|status| {
-                    let servers = status["servers"].as_array();
-                    let online = servers.is_some_and(|all| all.iter().all(|one| one["state"] == "online"));
-                    let failover = &status["failover"];
-                    online && failover["phase"] == "STABLE" && failover["durability"] == wanted
-                })
-            })
-            .await;
+            member.proxy.armed(wanted).await;
         }
         let proxies = self.members.len();
         eventually("all proxies are registered", LIMIT, async || {

@@ -3,8 +3,10 @@
 //! Each file in `tests/` states one promise of the documentation. A missing prerequisite is a failure, and nothing
 //! sleeps: a test waits for a condition with a deadline ([`eventually`]).
 
+mod api_server;
 mod cluster;
 mod command;
+pub mod contract;
 mod etcd;
 mod fleet;
 mod gate;
@@ -20,6 +22,7 @@ use std::time::Duration;
 pub use pointsman::sandbox;
 pub use pointsman_router::intent::Flavour;
 
+pub use self::api_server::{ApiServer, Installed, client};
 pub use self::cluster::Toll;
 pub use self::command::{Ran, run};
 pub use self::etcd::Etcd;

@@ -15,8 +15,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::Failure;
 use crate::sandbox::{Port, Sandbox};
+use crate::{Failure, eventually};
 
 /// A running `pointsman serve`; killed when dropped.
 #[derive(Debug)]
@@ -57,6 +57,20 @@ impl Proxy {
     ///
     /// When the program is missing.
     pub fn spawn_on(sandbox: &Sandbox, servers: &str, tables: &str) -> Result<Self, Failure> {
+        Self::spawn_by(Command::new(program()?), sandbox, servers, tables)
+    }
+
+    /// As [`Self::spawn_on`], by a command that becomes the program.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be run.
+    pub fn spawn_by(
+        mut command: Command,
+        sandbox: &Sandbox,
+        servers: &str,
+        tables: &str,
+    ) -> Result<Self, Failure> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = sandbox.directory().join(format!("pointsman-{number}"));
@@ -90,7 +104,7 @@ impl Proxy {
         .join("\n");
         fs::write(&configuration, text)?;
         let log = directory.join("log");
-        let child = Command::new(program()?)
+        let child = command
             .args(["serve", "--config"])
             .arg(&configuration)
             .stdin(Stdio::null())
@@ -208,6 +222,23 @@ impl Proxy {
         let (_, body) = self.get("/api/v1/status").await?;
         let (start, end) = (body.find('{').ok_or("no JSON")?, body.rfind('}').ok_or("no JSON")?);
         Ok(serde_json::from_str(&body[start..=end])?)
+    }
+
+    /// Waits until it would act: the record is stable with that durability, and all servers are in use.
+    ///
+    /// # Panics
+    ///
+    /// When it takes too long.
+    pub async fn armed(&self, durability: &str) {
+        eventually("the proxy is armed", READY_LIMIT, async || {
+            self.status().await.is_ok_and(|status| {
+                let servers = status["servers"].as_array();
+                let online = servers.is_some_and(|all| all.iter().all(|one| one["state"] == "online"));
+                let failover = &status["failover"];
+                online && failover["phase"] == "STABLE" && failover["durability"] == durability
+            })
+        })
+        .await;
     }
 
     /// Sends a signal to the program.

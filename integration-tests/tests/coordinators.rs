@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman::cluster::ServiceAccount;
-use pointsman::failover::coordinator::{Cas, Coordinator, Entitlement, Etcd as Client, Local, Locks};
+use pointsman::failover::coordinator::{Coordinator, Entitlement, Etcd as Client, Local, Locks};
 use pointsman_config::{Config, Secret};
+use pointsman_integration_tests::contract::{self, LEASE, contract};
 use pointsman_integration_tests::sandbox::SERVICE;
 use pointsman_integration_tests::{
     Etcd, FLAVOURS, Failure, Flavour, Outcome, Plan, Stage, Suite, eventually,
 };
 use pointsman_router::failover::Revision;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 fn main() {
@@ -29,56 +29,13 @@ fn main() {
     suite.run()
 }
 
-const LEASE: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// The promises; `make` gives another proxy's view of the same register.
-async fn contract(make: impl Fn(&str) -> Result<Arc<dyn Coordinator>, Failure>) -> Outcome {
-    let (one, other) = (make("one")?, make("other")?);
-    let found = one.get().await?;
-    assert_eq!((found.revision, found.value), (Revision(0), None));
-    let mut heard = one.watch();
-    // A swap on a state that is not there is lost.
-    assert_eq!(one.cas(Revision(7), "never".into()).await?, Cas::Lost { revision: Revision(0), value: None });
-    let Cas::Won { revision: first } = one.cas(Revision(0), "first \u{e9}\n".into()).await? else {
-        return Err("the first swap was lost".into());
-    };
-    assert!(first > Revision(0));
-    timeout(LIMIT, heard.wait_for(|heard| heard.as_ref().is_some_and(|(at, _)| *at == first))).await??;
-    // The other one, who knows of nothing yet, loses and learns.
-    let lost = other.cas(Revision(0), "second".into()).await?;
-    assert_eq!(lost, Cas::Lost { revision: first, value: Some("first \u{e9}\n".into()) });
-    let found = other.get().await?;
-    assert_eq!((found.revision, found.value.as_deref()), (first, Some("first \u{e9}\n")));
-    // Of many at a time, one wins.
-    let mut racing = JoinSet::new();
-    for racer in 0..8 {
-        let coordinator = if racer % 2 == 0 { one.clone() } else { other.clone() };
-        racing.spawn(async move { coordinator.cas(first, format!("racer {racer}")).await });
-    }
-    let mut won = Vec::new();
-    while let Some(outcome) = racing.join_next().await {
-        if let Cas::Won { revision } = outcome?? {
-            won.push(revision);
-        }
-    }
-    assert_eq!(won.len(), 1, "{won:?}");
-    assert!(won[0] > first);
-    let found = one.get().await?;
-    assert_eq!(found.revision, won[0]);
-    // The sessions tell what was said last.
-    one.session("hello".into()).await?;
-    one.session(String::new()).await?;
-    one.session("hello again".into()).await?;
-    let found = one.get().await?;
-    assert_eq!(found.sessions.get("one").map(String::as_str), Some("hello again"));
-    Ok(())
-}
 
 async fn local() -> Outcome {
     let directory = TempDir::new()?;
     let path = directory.path().to_owned();
-    contract(move |proxy| Ok(Arc::new(Local::new(&path, "shop/../x", proxy)))).await?;
+    let view = |proxy| Arc::new(Local::new(&path, "shop/../x", proxy));
+    contract(view("one"), view("other")).await?;
     let inside: Vec<_> = std::fs::read_dir(directory.path())?.collect::<Result<Vec<_>, _>>()?;
     assert!(inside.len() >= 2, "{inside:?}");
     Ok(())
@@ -109,27 +66,12 @@ fn join(etcd: &Etcd, proxy: &str) -> Result<Arc<dyn Coordinator>, Failure> {
 
 async fn etcd() -> Outcome {
     let etcd = Etcd::start(1).await?;
-    contract(|proxy| join(&etcd, proxy)).await
+    contract(join(&etcd, "one")?, join(&etcd, "other")?).await
 }
 
 async fn etcd_sessions() -> Outcome {
     let etcd = Etcd::start(1).await?;
-    let (one, other) = (join(&etcd, "one")?, join(&etcd, "other")?);
-    one.session("one".into()).await?;
-    other.session("other".into()).await?;
-    assert_eq!(one.get().await?.sessions.len(), 2);
-    // Only one of them goes on.
-    eventually("the other session runs out", LIMIT, async || {
-        one.session("one".into()).await.is_ok()
-            && one.get().await.is_ok_and(|found| found.sessions.keys().eq(["one"]))
-    })
-    .await;
-    other.session("back".into()).await?;
-    assert_eq!(one.get().await?.sessions.get("other").map(String::as_str), Some("back"));
-    // What one writes the other one hears.
-    let mut heard = other.watch();
-    one.cas(Revision(0), "news".into()).await?;
-    timeout(LIMIT, heard.wait_for(|heard| heard.as_ref().is_some_and(|(_, text)| text == "news"))).await??;
+    contract::sessions(join(&etcd, "one")?, join(&etcd, "other")?).await?;
     assert!(Client::new(&["https://x".into()], "/p", "c", "p", LEASE).is_err());
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! What several proxies agree through: one register per cluster, changed by compare-and-swap only.
 //!
-//! A back end knows nothing of what it stores. All of them pass the same tests (`tests/coordinators.rs` of the
-//! integration tests).
+//! A back end knows nothing of what it stores. All of them pass the same tests (`contract` of the integration tests).
 
 mod etcd;
 mod kubernetes;

@@ -1,0 +1,29 @@
+//! On a real API server: the coordinator keeps its contract with the rights that the chart gives it, these reach nothing
+//! else, and the chart can be installed.
+//!
+//! Outside of `scripts/test`, because the API server is built from source once: `scripts/test api-server`.
+
+mod chart;
+mod register;
+mod rights;
+
+use std::pin::Pin;
+
+use pointsman_integration_tests::{Flavour, Outcome, Plan, Suite};
+
+fn main() {
+    let mut suite = Suite::new();
+    let stage = suite.stage(Plan::new(Flavour::Mariadb));
+    let mut add = |name: &str, test: fn() -> Running| suite.test(&stage, name, move |_| test());
+    add("the contract of coordinators", || Box::pin(register::contract_holds()));
+    add("a session runs out, and comes back", || Box::pin(register::sessions()));
+    add("what others wrote on the Lease stays", || Box::pin(register::shared()));
+    add("news is heard again after the API server was away", || Box::pin(register::comes_back()));
+    add("the service account reaches its own Leases only", || Box::pin(rights::own_only()));
+    add("a missing right is named", || Box::pin(rights::named_rights()));
+    add("the chart with Helm 3", || Box::pin(chart::life(3)));
+    add("the chart with Helm 4", || Box::pin(chart::life(4)));
+    suite.run()
+}
+
+type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
