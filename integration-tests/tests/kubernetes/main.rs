@@ -1,15 +1,20 @@
 //! On a real API server: the coordinator keeps its contract with the rights that the chart gives it, these reach nothing
-//! else, and the chart can be installed.
+//! else, the chart can be installed, and proxies that agree through it promote.
 //!
 //! Outside of `scripts/test`, because the API server is built from source once: `scripts/test api-server`.
 
+#![allow(clippy::print_stdout, reason = "what was measured is part of the report")]
+
 mod chart;
+mod failover;
 mod register;
 mod rights;
 
 use std::pin::Pin;
+use std::sync::Arc;
 
-use pointsman_integration_tests::{Flavour, Outcome, Plan, Suite};
+use pointsman_integration_tests::sandbox::Options;
+use pointsman_integration_tests::{Flavour, Outcome, Plan, Stage, Suite};
 
 fn main() {
     let mut suite = Suite::new();
@@ -23,6 +28,13 @@ fn main() {
     add("a missing right is named", || Box::pin(rights::named_rights()));
     add("the chart with Helm 3", || Box::pin(chart::life(3)));
     add("the chart with Helm 4", || Box::pin(chart::life(4)));
+    let mut add = |name: &str, test: fn(Arc<Stage>) -> Running| {
+        let sandbox = Options { replicas: 2, lossless: true, ..Options::default() };
+        let stage = suite.stage(Plan { sandbox, configuration: String::new() });
+        suite.test(&stage, name, test);
+    };
+    add("two proxies, the primary is killed", |stage| Box::pin(failover::primary_killed(stage)));
+    add("the API server is killed, and comes back", |stage| Box::pin(failover::server_away(stage)));
     suite.run()
 }
 

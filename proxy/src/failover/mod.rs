@@ -56,12 +56,7 @@ pub fn off_reason(config: &Config) -> Option<String> {
     if config.servers.len() < 2 {
         return Some("there is only one server".into());
     }
-    match config.coordination.backend {
-        CoordinationBackend::Local | CoordinationBackend::Etcd => None,
-        CoordinationBackend::Kubernetes => {
-            Some("coordination.backend = \"kubernetes\" is not available yet".into())
-        }
-    }
+    None
 }
 
 /// The queue through which the engine hears of what the monitors see.
