@@ -82,7 +82,7 @@ impl Proxy {
                 primary.rows(&format!("SELECT GTID_SUBTRACT('{own}', @@gtid_executed)")).await?;
             if errant.iter().any(|set| !set.is_empty()) {
                 server.renew().await?;
-                server.replicate_from(&primary, false).await?;
+                receive_all(server, &primary).await?;
             }
         }
         Ok(())
@@ -100,6 +100,20 @@ impl Proxy {
         Ok(history["history"].get(0).ok_or("the primary was never changed")?.clone())
     }
 }
+
+/// Makes an empty server a replica. Under its own number it would pass over what it wrote in its lives before.
+async fn receive_all(server: &Server, primary: &Server) -> Result<(), Failure> {
+    let number = |id: u32| format!("SET GLOBAL server_id = {id}");
+    server.run(&[&number(server.id() + RENEWED)]).await?;
+    server.replicate_from(primary, false).await?;
+    server.reach(&primary.position().await?, RECEIVED_WITHIN).await?;
+    server.run(&["STOP REPLICA", &number(server.id()), "START REPLICA"]).await?;
+    Ok(())
+}
+
+/// No server of a sandbox has such a number.
+const RENEWED: u32 = 1000;
+const RECEIVED_WITHIN: Duration = Duration::from_secs(180);
 
 /// What came of the writes of some traffic from a moment on, held against the rows of a new primary.
 #[derive(Debug)]
