@@ -21,6 +21,7 @@ fn main() {
         suite.test(&stage, "a refusal names reason and alternative, and changes nothing", refused);
         suite.test(&stage, "promote moves the primary's place, and tells each phase", promote);
         suite.test(&stage, "switchover finds the best replica by itself; its answer is JSON", switchover);
+        suite.test(&stage, "a session whose temporary table or lock is gone hears of it", state_lost);
         suite.test(&stage, "maintenance keeps a server from promotion, and ends by itself", maintenance);
         suite.test(&stage, "failover is refused while the primary answers", failover_of_the_living);
         suite.test(&stage, "a dead primary waits for a person in manual mode", failover);
@@ -175,6 +176,30 @@ async fn switchover(stage: Arc<Stage>) -> Outcome {
     settled(&stage).await
 }
 
+/// A session would go on without its lock, and a server would log the end of a table that nobody else knows of.
+async fn state_lost(stage: Arc<Stage>) -> Outcome {
+    settled(&stage).await?;
+    let mut clients = Vec::new();
+    for sql in
+        ["CREATE TEMPORARY TABLE held (id INT)", "DO GET_LOCK('held', 1)", "SET @held = CONNECTION_ID()"]
+    {
+        let mut client = stage.client().await?;
+        client.query_drop(sql).await?;
+        clients.push(client);
+    }
+    let ran = order(&stage, &["switchover", "--yes"]).await?;
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    for (client, sql) in
+        clients.iter_mut().zip(["SELECT * FROM held", "SELECT IS_USED_LOCK('held')", "SELECT @held"])
+    {
+        match client.query_drop(sql).await {
+            Err(mysql_async::Error::Server(error)) => assert_eq!(error.code, 1158, "{sql}: {error}"),
+            outcome => panic!("{sql}: {outcome:?}"),
+        }
+    }
+    settled(&stage).await
+}
+
 async fn maintenance(stage: Arc<Stage>) -> Outcome {
     settled(&stage).await?;
     let server = replica(&stage).await?;
@@ -184,6 +209,13 @@ async fn maintenance(stage: Arc<Stage>) -> Outcome {
     eventually("it is in maintenance", LIMIT, async || in_maintenance(&stage).await == [server.name()]).await;
     refuses(&stage, &["promote", server.name(), "--yes"], &["is in maintenance", "Instead: promote db-"])
         .await?;
+    let proxy = stage.proxy().await?;
+    eventually("nobody reads from it", LIMIT, async || {
+        let status = proxy.status().await.unwrap_or_default();
+        let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        servers.iter().any(|shown| shown["name"] == server.name() && shown["state"] == "draining")
+    })
+    .await;
     let shown = order(&stage, &["status"]).await?;
     assert!(shown.out.contains(&format!("{} is in maintenance: disk", server.name())), "{}", shown.out);
     let off = order(&stage, &["maintenance", "off", server.name()]).await?;

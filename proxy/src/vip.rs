@@ -9,6 +9,7 @@ pub mod check;
 mod director;
 pub mod ipvs;
 mod kernel;
+pub mod lease;
 pub mod link;
 mod memory;
 pub mod nat;
@@ -27,12 +28,14 @@ use std::time::{Duration, Instant};
 use pointsman_config::{Config, CoordinationBackend};
 use pointsman_router::topology::{ServerId, Topology};
 use pointsman_router::vip::{Policy, ServiceKey};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 pub use self::view::{State, View};
 
 use self::director::Director;
+use self::lease::{Ask, Host, Keeper, Refused};
+use crate::failover::coordinator::{Coordinator, Etcd};
 
 /// What the director is started with.
 #[derive(Clone, Debug)]
@@ -83,6 +86,8 @@ pub type Addresses = BTreeMap<ServerId, SocketAddr>;
 pub(crate) enum Command {
     Servers(Arc<Topology>, Addresses),
     Own(Ownership),
+    /// The address is not ours any more; answers whether it is gone.
+    GiveUp(oneshot::Sender<bool>),
     Evict(ServerId, oneshot::Sender<bool>),
     Readmit(ServerId),
     Leave(oneshot::Sender<()>),
@@ -93,6 +98,8 @@ pub(crate) enum Command {
 pub struct Handle {
     commands: Sender<Command>,
     view: watch::Receiver<Arc<View>>,
+    /// The way to whoever keeps the lease; none where there is no other director.
+    asks: Option<mpsc::Sender<Ask>>,
 }
 
 impl Handle {
@@ -106,7 +113,7 @@ impl Handle {
         let (publisher, view) = watch::channel(Arc::new(View::new(&settings)));
         let director = Director::new(settings, ownership, inbox, publisher);
         std::thread::Builder::new().name("vip".to_owned()).spawn(move || director.run())?;
-        Ok(Self { commands, view })
+        Ok(Self { commands, view, asks: None })
     }
 
     /// What was known at the last look.
@@ -137,8 +144,21 @@ impl Handle {
         self.tell(Command::Readmit(server));
     }
 
+    /// Gives the address to another proxy and says to which; none where there can be no other director.
+    pub async fn give_away(&self) -> Option<Result<String, Refused>> {
+        let (moved, answer) = oneshot::channel();
+        self.asks.as_ref()?.send(Ask::Move(moved)).await.ok()?;
+        answer.await.ok()
+    }
+
     /// Gives the address away, then takes away everything that was made, and ends the thread.
     pub async fn leave(&self) {
+        if let Some(asks) = &self.asks {
+            let (done, waiting) = oneshot::channel();
+            if asks.send(Ask::Leave(done)).await.is_ok() {
+                drop(waiting.await);
+            }
+        }
         let (done, waiting) = oneshot::channel();
         self.tell(Command::Leave(done));
         // An error means that it has ended already.
@@ -151,25 +171,81 @@ impl Handle {
     }
 }
 
+impl Handle {
+    fn keep_lease(mut self, coordinator: Arc<dyn Coordinator>, name: String, length: Duration) -> Self {
+        let (asks, inbox) = mpsc::channel(MAX_ASKS);
+        let host = DirectorHost { handle: self.clone() };
+        tokio::spawn(Keeper::new(coordinator, name, length, host).run(inbox));
+        self.asks = Some(asks);
+        self
+    }
+}
+
+/// The director, as whoever keeps the lease sees it.
+struct DirectorHost {
+    handle: Handle,
+}
+
+impl Host for DirectorHost {
+    fn is_able(&self) -> bool {
+        matches!(self.handle.view.borrow().state, State::Serving | State::Standby)
+    }
+
+    fn own(&self, ownership: Ownership) {
+        self.handle.own(ownership);
+    }
+
+    async fn give_up(&mut self) -> bool {
+        let (done, gone) = oneshot::channel();
+        self.handle.tell(Command::GiveUp(done));
+        // An error means that the director has ended, and has taken the address away.
+        gone.await.unwrap_or(true)
+    }
+}
+
+/// Another one for each life of each proxy; people recognise the host.
+fn own_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}-{:08x}", host.trim(), std::process::id(), rand::random::<u32>())
+}
+
+const MAX_ASKS: usize = 16;
+
 /// Starts the director with what feeds it, where there is a `vip.address`.
 ///
 /// # Errors
 ///
-/// When there can be no thread.
+/// When there can be no thread, or an endpoint of the coordinator is none.
 pub fn start(config: &Config, topology: watch::Receiver<Arc<Topology>>) -> std::io::Result<Option<Handle>> {
     let Some(settings) = Settings::new(config) else { return Ok(None) };
-    let ownership = match config.coordination.backend {
-        CoordinationBackend::Local => Ownership::Alone,
+    let coordination = &config.coordination;
+    let address = settings.service.address;
+    let handle = match coordination.backend {
+        CoordinationBackend::Local => Handle::start(settings, Ownership::Alone)?,
+        CoordinationBackend::Etcd => {
+            // One lease for each address of a cluster.
+            let register = format!("{}/vip/{address}", config.cluster);
+            let name = own_name();
+            let etcd = Etcd::new(
+                &coordination.endpoints,
+                &coordination.prefix,
+                &register,
+                &name,
+                coordination.lease,
+            )
+            .map_err(std::io::Error::other)?;
+            let handle = Handle::start(settings, Ownership::None)?;
+            handle.keep_lease(Arc::new(etcd), name, coordination.lease)
+        }
         // Others may have the same address: without a lease that says whose it is, nobody takes it.
-        CoordinationBackend::Etcd | CoordinationBackend::Kubernetes => {
+        CoordinationBackend::Kubernetes => {
             warn!(
-                "the virtual address is not taken: several directors cannot agree on it yet; with \
+                "the virtual address is not taken: directors agree on it through etcd only; with \
                  coordination.backend = \"local\" this proxy is its only director"
             );
-            Ownership::None
+            Handle::start(settings, Ownership::None)?
         }
     };
-    let handle = Handle::start(settings, ownership)?;
     tokio::spawn(resolve::feed(handle.clone(), topology));
     Ok(Some(handle))
 }

@@ -2,8 +2,9 @@
 //! weights, and by which changes its table gets there.
 //!
 //! [`ReadPool`] turns what is known of the servers into a [`Wish`]; [`plan()`] compares that with the kernel's
-//! [`Table`]. Neither knows netlink, the clock or whose address it is.
+//! [`Table`]. Neither knows netlink, the clock or whose address it is; that is what [`Lease`] says.
 
+mod lease;
 mod plan;
 mod pool;
 mod steps;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use pointsman_config::{Forwarding, Scheduler};
 
+pub use self::lease::{Lease, Swap, Terms};
 pub use self::plan::{Change, Owned, plan};
 pub use self::pool::{Policy, ReadPool};
 

@@ -206,17 +206,23 @@ async fn vip_document(State(admin): State<Admin>) -> Result<Response, Failed> {
     Ok(Json(document).into_response())
 }
 
-/// Gives the address to another director, of which there is none while proxies do not share a lease.
+/// Gives the address to another director, and says to which.
 async fn move_vip(
     State(admin): State<Admin>,
     ConnectInfo(door): ConnectInfo<Door>,
     headers: HeaderMap,
 ) -> Result<Response, Failed> {
     admin.may_change(door, &headers)?;
-    vip_of(&admin)?;
-    let message =
-        "refused: this proxy is the only director of the virtual address; nothing was changed".to_owned();
-    Err(Failed { status: StatusCode::CONFLICT, message })
+    let refused =
+        |reason: String| Failed { status: StatusCode::CONFLICT, message: format!("refused: {reason}") };
+    match vip_of(&admin)?.give_away().await {
+        Some(Ok(owner)) => Ok(Json(json!({ "apiVersion": API_VERSION, "owner": owner })).into_response()),
+        Some(Err(reason)) => Err(refused(reason.to_string())),
+        None => {
+            let reason = "this proxy is the only director of the virtual address; nothing was changed";
+            Err(refused(reason.to_owned()))
+        }
+    }
 }
 
 async fn session_list(State(admin): State<Admin>) -> Result<Response, Failed> {

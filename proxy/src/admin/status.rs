@@ -14,8 +14,11 @@ pub(super) fn document(admin: &Admin) -> Value {
     let topology = &view.topology;
     let connections =
         |server: &ServerView| shared.budgets.get(usize::from(server.id.0)).map_or(0, |budget| budget.used());
-    let mut document = cluster(&shared.config.cluster, topology, view.durability.name(), connections);
-    document["failover"] = json!(**admin.failover.view.borrow());
+    let failover = admin.failover.view.borrow().clone();
+    // What a change of the primary goes by; without it, what the primary has switched on.
+    let durability = failover.durability.unwrap_or(view.durability.name());
+    let mut document = cluster(&shared.config.cluster, topology, durability, connections);
+    document["failover"] = json!(*failover);
     document
 }
 

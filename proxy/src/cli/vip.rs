@@ -33,7 +33,8 @@ pub(super) async fn run(command: &Command, format: Format) -> Outcome {
         }
         Command::Move(remote) => {
             let answer = remote.client()?.post("/api/v1/vip/move", &json!({})).await?;
-            format.print(&answer, || "the virtual address has moved".to_owned())?;
+            let owner = answer["owner"].as_str().unwrap_or("?");
+            format.print(&answer, || format!("the virtual address has moved to {owner}"))?;
             Ok(Exit::Ok)
         }
         Command::Check(settings) => check(settings, format),

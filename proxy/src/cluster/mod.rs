@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pointsman_config::Config;
-use pointsman_router::discover::{Appointment, Discovery, Observation};
+use pointsman_router::discover::{Appointment, Discovery, Observation, Withdrawn};
 use pointsman_router::topology::{ServerId, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -57,13 +57,13 @@ impl Handle {
         done
     }
 
-    /// Keeps these servers from all clients, and no others.
+    /// Keeps these servers from clients, and no others.
     ///
     /// # Errors
     ///
     /// When the cluster task has too much to do, or has ended.
-    pub fn fence(&self, servers: Vec<ServerId>) -> Result<(), mpsc::error::TrySendError<Request>> {
-        self.requests.try_send(Request::Fence(servers))
+    pub fn withdraw(&self, servers: Withdrawn) -> Result<(), mpsc::error::TrySendError<Request>> {
+        self.requests.try_send(Request::Withdraw(servers))
     }
 }
 

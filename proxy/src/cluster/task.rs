@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pointsman_config::Config;
-use pointsman_router::discover::{Appointment, Discovery, Observation, SemiSync};
+use pointsman_router::discover::{Appointment, Discovery, Observation, SemiSync, Withdrawn};
 use pointsman_router::topology::{Role, ServerId, State, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -19,8 +19,8 @@ pub enum Request {
     SetDraining { server: ServerId, draining: bool, answer: oneshot::Sender<Result<(), Refusal>> },
     /// Take up what of this configuration needs no restart; the servers are the same.
     Reconfigure(Arc<Config>),
-    /// Keep these servers from all clients, and no others.
-    Fence(Vec<ServerId>),
+    /// Keep these servers from clients, and no others.
+    Withdraw(Withdrawn),
     /// Follow the failover controller; answered once the topology that says so is published.
     Appoint { appointment: Appointment, answer: oneshot::Sender<()> },
 }
@@ -152,7 +152,7 @@ impl Cluster {
                 // The asker may have gone away; the work is done all the same.
                 drop(answer.send(outcome));
             }
-            Request::Fence(servers) => self.discovery.set_fenced(&servers, self.clock.now()),
+            Request::Withdraw(servers) => self.discovery.withdraw(&servers, self.clock.now()),
             Request::Reconfigure(config) => self.discovery.reconfigure(&config, self.clock.now()),
         }
         None

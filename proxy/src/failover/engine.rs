@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pointsman_router::discover::{Appointment, Observation};
+use pointsman_router::discover::{Appointment, Observation, Withdrawn};
 use pointsman_router::failover::{
     Action, Controller, Event, Note, ProxyId, ReadRecord, Record, Revision, Swap, SwapId,
 };
-use pointsman_router::topology::ServerId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -42,8 +41,8 @@ pub(super) struct Engine {
     pub(super) lease: Duration,
     pub(super) voice: Arc<Voice>,
     pub(super) heard: peers::Heard,
-    /// The servers that the topology keeps from clients.
-    pub(super) fenced: Vec<ServerId>,
+    /// What the topology was told last.
+    pub(super) withdrawn: Withdrawn,
     /// Why this proxy leaves the primary to be discovered: another one acts for the cluster.
     pub(super) bystander: Option<String>,
 }
@@ -120,10 +119,10 @@ impl Engine {
         for action in actions {
             self.carry_out(action);
         }
-        let fenced = self.controller.fenced();
+        let withdrawn = self.controller.withdrawn();
         // Where it could not be told, it is told after the next event.
-        if fenced != self.fenced && self.cluster.fence(fenced.clone()).is_ok() {
-            self.fenced = fenced;
+        if withdrawn != self.withdrawn && self.cluster.withdraw(withdrawn.clone()).is_ok() {
+            self.withdrawn = withdrawn;
         }
         self.show();
     }

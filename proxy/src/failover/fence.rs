@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::steps::{StepFailure, Work};
 use super::words;
 use crate::cluster::connection::ConnectionError;
+use crate::cluster::epoch;
 
 /// `read_only = 1` within `deadline`, or undone: the statement waits for commits, and for ever where they wait for an
 /// acknowledgement, while all new writes wait behind it. So it runs on a connection of its own.
@@ -45,33 +46,76 @@ async fn undo(work: &mut Work<'_>, thread: u32) -> Result<(), StepFailure> {
         Err(failure) if !failure.lost => {}
         outcome => outcome?,
     }
-    let gone_by = Instant::now() + UNDO_LIMIT;
+    let gone_by = Instant::now() + GONE_LIMIT;
     while work.threads().await?.iter().any(|row| row.number(&["Id"]) == Some(thread))
         && Instant::now() < gone_by
     {
-        sleep(UNDO_LOOK).await;
+        sleep(GONE_LOOK).await;
     }
     work.change(words::writable(work.flavour())).await
 }
 
+/// A connection on the server.
+struct Thread {
+    id: String,
+    user: String,
+    is_client: bool,
+}
+
+async fn threads(work: &mut Work<'_>) -> Result<Vec<Thread>, StepFailure> {
+    let own = work.realm.account.user().to_owned();
+    let rows = work.threads().await?;
+    let threads = rows.iter().map(|row| {
+        let (user, command) = (row.text_or_empty(&["User"]), row.text_or_empty(&["Command"]));
+        let is_client = user != own
+            && user != "system user"
+            && user != "event_scheduler"
+            && !command.starts_with("Binlog Dump")
+            && command != "Daemon";
+        Thread { id: row.text_or_empty(&["Id"]), user, is_client }
+    });
+    Ok(threads.collect())
+}
+
 /// Ends the connections of everybody but ourselves, replication and the server's own threads.
 pub(super) async fn kill_clients(work: &mut Work<'_>) -> Result<(), StepFailure> {
-    let own = work.realm.account.user().to_owned();
-    for row in work.threads().await? {
-        let user = row.text_or_empty(&["User"]);
-        let command = row.text_or_empty(&["Command"]);
-        let spared = user == own
-            || user == "system user"
-            || user == "event_scheduler"
-            || command.starts_with("Binlog Dump")
-            || command == "Daemon";
-        let id = row.text(&["Id"]).filter(|_| !spared);
-        let Some(id) = id else { continue };
-        match work.change(&format!("KILL {id}")).await {
-            // It has left meanwhile.
-            Err(failure) if !failure.lost => {}
-            outcome => outcome?,
-        }
+    for client in threads(work).await?.iter().filter(|thread| thread.is_client) {
+        kill(work, &client.id).await?;
+    }
+    Ok(())
+}
+
+async fn kill(work: &mut Work<'_>, what: &str) -> Result<(), StepFailure> {
+    match work.change(&format!("KILL {what}")).await {
+        // It has left meanwhile.
+        Err(failure) if !failure.lost => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Ends the clients and waits until they are gone. When a client leaves, MariaDB writes the end of its temporary tables
+/// into the binary log, under `read_only`, too: behind the last position it would be a transaction that no other server
+/// has.
+pub(super) async fn end_clients(work: &mut Work<'_>) -> Result<(), StepFailure> {
+    let before = threads(work).await?;
+    let is_mixed = |user: &str| before.iter().any(|thread| thread.user == user && !thread.is_client);
+    let clients: Vec<&Thread> = before.iter().filter(|thread| thread.is_client).collect();
+    let mut users: Vec<&str> =
+        clients.iter().map(|client| &client.user[..]).filter(|user| !is_mixed(user)).collect();
+    users.sort_unstable();
+    users.dedup();
+    // Writes wait meanwhile: one statement for all connections of a user.
+    for user in users {
+        kill(work, &format!("USER {}", epoch::quote(user))).await?;
+    }
+    for client in clients.iter().filter(|client| is_mixed(&client.user)) {
+        kill(work, &client.id).await?;
+    }
+    let gone_by = Instant::now() + GONE_LIMIT;
+    let is_there =
+        |now: &[Thread]| now.iter().any(|thread| clients.iter().any(|client| client.id == thread.id));
+    while is_there(&threads(work).await?) && Instant::now() < gone_by {
+        sleep(GONE_LOOK).await;
     }
     Ok(())
 }
@@ -138,8 +182,8 @@ pub(super) async fn is_silent(host: &str, port: u16) -> bool {
     greeted.is_err()
 }
 
-const UNDO_LIMIT: Duration = Duration::from_millis(500);
-const UNDO_LOOK: Duration = Duration::from_millis(10);
+const GONE_LIMIT: Duration = Duration::from_millis(500);
+const GONE_LOOK: Duration = Duration::from_millis(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 const MAX_OUTPUT_CHARS: usize = 500;
 /// A living server greets within a millisecond; a busy machine gets more.

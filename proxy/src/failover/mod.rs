@@ -21,7 +21,7 @@ mod words;
 use std::sync::Arc;
 
 use pointsman_config::{Config, CoordinationBackend, FailoverMode};
-use pointsman_router::discover::{Appointment, Observation};
+use pointsman_router::discover::{Appointment, Observation, Withdrawn};
 use pointsman_router::failover::{Controller, ProxyId, Settings};
 use tokio::sync::{mpsc, watch};
 
@@ -152,7 +152,7 @@ async fn assemble(
         lease: config.coordination.lease,
         voice,
         heard: peers::Heard::default(),
-        fenced: Vec::new(),
+        withdrawn: Withdrawn::default(),
         bystander: None,
     })
 }

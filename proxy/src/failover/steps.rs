@@ -83,6 +83,9 @@ impl Work<'_> {
             Step::SetWritable { lossless, wait_for } => self.set_writable(*lossless, *wait_for).await?,
             Step::SetReadOnly { deadline } => {
                 fence::set_read_only(self, *deadline).await?;
+                if flavour == Flavour::Mariadb {
+                    fence::end_clients(self).await?;
+                }
                 return self.reported().await;
             }
             Step::KillClients => fence::kill_clients(self).await?,

@@ -109,6 +109,11 @@ impl Users {
         self.table().accounts().cloned().collect()
     }
 
+    /// Whether there was a successful reading.
+    pub fn are_known(&self) -> bool {
+        self.progress.borrow().ready
+    }
+
     /// Waits for the first successful reading.
     pub async fn ready(&self) {
         let mut progress = self.progress.subscribe();

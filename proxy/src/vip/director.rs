@@ -101,6 +101,13 @@ impl Director {
                 self.addresses = addresses;
             }
             Command::Own(ownership) => self.ownership = ownership,
+            Command::GiveUp(done) => {
+                self.ownership = Ownership::None;
+                self.work();
+                let held = self.ready.as_mut().map(|ready| ready.kernel.holds_address());
+                // A kernel that never let us has no address of ours.
+                let _left = done.send(held.is_none_or(|held| held.is_ok_and(|held| !held)));
+            }
             Command::Readmit(server) => self.pool.readmit(server),
             Command::Evict(server, done) => {
                 self.pool.evict(server);

@@ -38,6 +38,15 @@ pub enum Appointment {
     Nobody { epoch: u64, reason: String },
 }
 
+/// Servers that operators keep from clients by a word that all proxies hear.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// From all clients.
+    pub fenced: Vec<ServerId>,
+    /// From readers, for a while.
+    pub maintenance: Vec<ServerId>,
+}
+
 /// Everything known of the cluster, and the judgement of it.
 #[derive(Debug)]
 pub struct Discovery {
@@ -80,6 +89,7 @@ struct Tracked {
     draining: bool,
     /// Kept from all clients, by every proxy.
     fenced: bool,
+    maintenance: bool,
     /// Has been used at any time.
     pooled: bool,
     role: Role,
@@ -107,6 +117,7 @@ impl Discovery {
             standing: Standing::default(),
             draining: false,
             fenced: false,
+            maintenance: false,
             pooled: false,
             role: Role::Unknown,
             state: State::Unknown,
@@ -163,10 +174,11 @@ impl Discovery {
         }
     }
 
-    /// Keeps these servers from all clients, and no others.
-    pub fn set_fenced(&mut self, fenced: &[ServerId], now: Duration) {
+    /// Keeps these servers from clients, and no others.
+    pub fn withdraw(&mut self, withdrawn: &Withdrawn, now: Duration) {
         for tracked in &mut self.servers {
-            tracked.fenced = fenced.contains(&tracked.id);
+            tracked.fenced = withdrawn.fenced.contains(&tracked.id);
+            tracked.maintenance = withdrawn.maintenance.contains(&tracked.id);
         }
         self.judge_all(now);
     }

@@ -86,6 +86,10 @@ impl Bench {
             "40" => News::Rejected { code: 1040, message: "too many connections".into() },
             "d" => return self.discovery.set_draining(server, true, self.now),
             "u" => return self.discovery.set_draining(server, false, self.now),
+            "m" => {
+                let withdrawn = Withdrawn { maintenance: vec![server], ..Withdrawn::default() };
+                return self.discovery.withdraw(&withdrawn, self.now);
+            }
             "appointed" => {
                 let appointment = Appointment::Primary { server, epoch: words[2].parse().unwrap() };
                 return self.discovery.appoint(appointment, self.now);
@@ -252,4 +256,8 @@ fn an_operator_drains() {
     check("up, 1 d", "1:0 ODO");
     check("up, 1 d, 1 u", "1:0 OOO");
     check("up, 1 d, 1 x", "1:0 OGO");
+    check("up, 1 m", "1:0 ODO");
+    check("up, 1 m, 2 m", "1:0 OOD");
+    // A primary serves until it is moved.
+    check("up, 0 m", "1:0 OOO");
 }

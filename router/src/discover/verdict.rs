@@ -66,6 +66,7 @@ impl Surroundings<'_> {
         let (state, reason) = match problem {
             Some((state, reason)) => (state, reason),
             None if role == Role::Primary => (State::Online, String::new()),
+            None if server.maintenance => (State::Draining, "in maintenance".into()),
             None if server.draining => (State::Draining, "taken out of the read pool by an operator".into()),
             None => (State::Online, String::new()),
         };

@@ -4,13 +4,17 @@ use super::action::{Level, Step};
 use super::controller::Controller;
 use super::plan::{Answer, Refusal};
 use super::request::refusal;
+use crate::discover::Withdrawn;
 use crate::topology::ServerId;
 
 impl Controller {
-    /// The servers that no client may get to.
-    pub fn fenced(&self) -> Vec<ServerId> {
-        let record = self.coordination.record.as_ref();
-        record.into_iter().flat_map(|record| &record.fenced).filter_map(|name| self.find(name)).collect()
+    /// The servers that operators keep from clients.
+    pub fn withdrawn(&self) -> Withdrawn {
+        let Some(record) = &self.coordination.record else { return Withdrawn::default() };
+        Withdrawn {
+            fenced: record.fenced.iter().filter_map(|name| self.find(name)).collect(),
+            maintenance: record.maintenance.keys().filter_map(|name| self.find(name)).collect(),
+        }
     }
 
     pub(super) fn ask_fence(&mut self, server: ServerId, dry_run: bool) -> Result<Answer, Refusal> {

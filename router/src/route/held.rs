@@ -20,6 +20,8 @@ pub(super) fn on(request: &Request<'_>, topology: &Topology, server: ServerId) -
     match request.session.transaction() {
         Transaction::ReadOnly => Some(in_read_only_transaction(request)),
         Transaction::ReadWrite => Some(Decision::Pinned),
+        // It was the primary: what the session has there is not left in silence.
+        Transaction::None if pins.intersects(!MAY_LIE_ON_REPLICA) => Some(Decision::Pinned),
         // A cursor or long data lies on a replica.
         Transaction::None if may_run_on_replica(request) || intent.target == Target::SameAsTransaction => {
             Some(Decision::Pinned)
@@ -29,6 +31,9 @@ pub(super) fn on(request: &Request<'_>, topology: &Topology, server: ServerId) -
         }
     }
 }
+
+/// Pins that a session without a transaction may have on a replica.
+const MAY_LIE_ON_REPLICA: Pins = Pins::CURSOR.union(Pins::LONG_DATA).union(Pins::MULTI_STATEMENTS_OPTION);
 
 /// A READ ONLY transaction on a replica: the server refuses writes by itself, with 1792, whoever the account is.
 /// It does not refuse what commits first, what locks, and procedures, which may do anything.

@@ -72,6 +72,10 @@ impl Door<'_> {
             let text = format!("Host '{}' is blocked because of too many wrong passwords", self.host());
             return Err(LoginError::Refused(ClientError::new(1129, b"HY000", text)));
         }
+        if !users.are_known() {
+            let text = "The accounts are not known yet: no server that tells them can be reached";
+            return Err(LoginError::Refused(ClientError::new(1290, b"HY000", text)));
+        }
         let verified = self.verify(exchange, entry).await;
         if matches!(verified, Err(LoginError::Denied { denial: Denial::Password { given: true }, .. })) {
             users.wrong_password(self.address);
@@ -79,7 +83,7 @@ impl Door<'_> {
         let (account, verified) = verified?;
         if !self.admits(&account, exchange.lane.stream()) {
             let denial = Denial::Password { given: !matches!(*verified.credential, Credential::Empty) };
-            return Err(self.denied(entry, denial));
+            return Err(self.denied(entry, true, denial));
         }
         let Verified { credential, prelude, stored } = verified;
         let credential = self.worker.shared.logins.remember(&account, credential);

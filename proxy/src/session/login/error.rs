@@ -28,8 +28,9 @@ pub enum LoginError {
     Key(RsaKeyError),
     #[error("the client did not log in in time")]
     Deadline,
-    #[error("access denied for {user:?}@{host:?}: {denial}")]
-    Denied { user: String, host: String, denial: Denial },
+    /// The client is not told whether there is such an account.
+    #[error("access denied for {user:?}@{host:?}: {}", reason(*known, denial))]
+    Denied { user: String, host: String, known: bool, denial: Denial },
     #[error("{} ({})", String::from_utf8_lossy(&.0.message), .0.code)]
     Refused(ClientError),
 }
@@ -53,7 +54,7 @@ impl LoginError {
                 ClientError::new(1043, b"08S01", "Bad handshake")
             }
             Self::Key(_) => ClientError::new(1105, b"HY000", "Unknown error"),
-            Self::Denied { user, host, denial } => denial_error(user, host, denial),
+            Self::Denied { user, host, denial, .. } => denial_error(user, host, denial),
             Self::Refused(error) => error.clone(),
         })
     }
@@ -85,6 +86,10 @@ impl LoginError {
             | Self::Refused(_) => SessionError::ClientClosed,
         }
     }
+}
+
+fn reason(known: bool, denial: &Denial) -> String {
+    if known { denial.to_string() } else { "there is no account for this user and address".to_owned() }
 }
 
 /// The words of servers, where they have words for it.
@@ -143,7 +148,8 @@ mod tests {
 
     #[track_caller]
     fn check(denial: Denial, code: u16, message: &str) {
-        let error = LoginError::Denied { user: String::from("app"), host: String::from("10.0.0.1"), denial };
+        let (user, host) = (String::from("app"), String::from("10.0.0.1"));
+        let error = LoginError::Denied { user, host, known: true, denial };
         let told = error.client_error().expect("an error for the client");
         assert_eq!((told.code, String::from_utf8_lossy(&told.message).as_ref()), (code, message));
     }

@@ -29,6 +29,7 @@ impl Door<'_> {
             verification.begin(entry.plugin, entry.answer)
         };
         let mut switched = false;
+        let is_known = account.is_some();
         let denied = match (self.drive(exchange, first, &mut switched).await?, account) {
             (Ok(verified), Some(account)) => return Ok((account, verified)),
             // A decoy fits nothing, so this is a denial in every case.
@@ -42,7 +43,7 @@ impl Door<'_> {
                 }
             }
         };
-        Err(self.denied(entry, denied.reason))
+        Err(self.denied(entry, is_known, denied.reason))
     }
 
     fn find(self, entry: &Entry<'_>) -> Option<Arc<Account>> {
@@ -121,9 +122,9 @@ impl Door<'_> {
         }
     }
 
-    pub(super) fn denied(self, entry: &Entry<'_>, denial: Denial) -> LoginError {
+    pub(super) fn denied(self, entry: &Entry<'_>, known: bool, denial: Denial) -> LoginError {
         let user = String::from_utf8_lossy(entry.user).into_owned();
-        LoginError::Denied { user, host: self.host(), denial }
+        LoginError::Denied { user, host: self.host(), known, denial }
     }
 }
 

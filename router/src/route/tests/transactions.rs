@@ -94,6 +94,19 @@ fn read_only_transactions_run_on_one_replica() {
 }
 
 #[test]
+fn what_was_left_on_a_former_primary_is_not_given_up_in_silence() {
+    for effects in [Effects::TEMPORARY_TABLE, Effects::USER_LOCK, Effects::UNKNOWN_STATE] {
+        let left = |case: Case| {
+            let ran =
+                case.effects(effects).observed(Kind::TemporaryTable, Observed { server: FIRST, ..ok() });
+            ran.effects(Effects::empty()).with(|case| case.pinned = Some(FIRST))
+        };
+        left(Case::read()).check("pinned");
+        left(Case::write()).check("pinned");
+    }
+}
+
+#[test]
 fn a_cursor_on_a_replica_gives_way() {
     let open = |case: Case| {
         let cursor = Observed { server: FIRST, cursor_open: true, ..ok() };
