@@ -16,12 +16,13 @@ fn main() {
         let sandbox = Options { flavour, replicas: 2, lossless: true, ..Options::default() };
         let configuration =
             "[failover]\nmode = \"manual\"\n[switchover]\ntransaction_timeout = \"20s\"\ntimeout = \"30s\"\n";
+        let stage = suite.stage(Plan { sandbox: sandbox.clone(), configuration: configuration.into() });
+        suite.test(&stage, "a session whose temporary table or lock is gone hears of it", state_lost);
         let stage = suite.stage(Plan { sandbox, configuration: configuration.into() });
         suite.test(&stage, "a dry run tells the plan and changes nothing", dry_run);
         suite.test(&stage, "a refusal names reason and alternative, and changes nothing", refused);
         suite.test(&stage, "promote moves the primary's place, and tells each phase", promote);
         suite.test(&stage, "switchover finds the best replica by itself; its answer is JSON", switchover);
-        suite.test(&stage, "a session whose temporary table or lock is gone hears of it", state_lost);
         suite.test(&stage, "maintenance keeps a server from promotion, and ends by itself", maintenance);
         suite.test(&stage, "failover is refused while the primary answers", failover_of_the_living);
         suite.test(&stage, "a dead primary waits for a person in manual mode", failover);

@@ -1,5 +1,7 @@
 //! Whose the virtual address is, decided through a real etcd; the hosts only note what they are told.
 
+#![allow(clippy::print_stdout, reason = "what was measured is part of the report")]
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The primary lives and is cut off from some of the others: whom it cannot be heard by decides what is done.
+//! The primary lives and is cut off from the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +15,9 @@ use crate::{add_all, plain};
 pub(crate) fn add(suite: &mut Suite, flavour: Flavour) {
     add_all(
         suite,
-        vec![
-            plain("6: the primary is cut off from everything", flavour, |stage| {
-                Box::pin(from_everything(stage))
-            }),
-            plain("7: the primary is cut off from the proxy only", flavour, |stage| {
-                Box::pin(from_proxy(stage))
-            }),
-            plain("8: the primary is cut off from the replicas only", flavour, |stage| {
-                Box::pin(from_replicas(stage, Cut::Both))
-            }),
-            plain("9: what the replicas send does not reach the primary", flavour, |stage| {
-                Box::pin(from_replicas(stage, Cut::ToServer))
-            }),
-        ],
+        vec![plain("6: the primary is cut off from everything", flavour, |stage| {
+            Box::pin(from_everything(stage))
+        })],
     );
 }
 
@@ -67,17 +56,6 @@ impl Net {
             processes.push(replica.pid().await.ok_or("a replica has ended")?);
         }
         Ok(processes)
-    }
-
-    /// For a while the primary stays, whatever is thought of it.
-    async fn nobody_is_promoted(&self) {
-        let (began, name) = (Instant::now(), self.scene.sandbox.primary().name());
-        while began.elapsed() < LONG_ENOUGH {
-            let status = self.scene.status().await;
-            assert_eq!(status["epoch"], 1, "{status}");
-            assert!(status["primary"] == name || status["primary"].is_null(), "{status}");
-            tokio::task::yield_now().await;
-        }
     }
 }
 
@@ -133,42 +111,3 @@ async fn from_everything(stage: Arc<Stage>) -> Outcome {
     net.scene.prove(2, 1).await?;
     Ok(())
 }
-
-/// It may serve others: it is not replaced before a person says that it is dead.
-async fn from_proxy(stage: Arc<Stage>) -> Outcome {
-    let net = Net::set(&stage).await?;
-    let primary = net.scene.sandbox.primary();
-    net.to_primary().cut(&net.proxy().await?, Cut::Both);
-    eventually("it is known", LIMIT, async || {
-        net.scene.status().await["failover"]["verdict"] == "UNREACHABLE"
-    })
-    .await;
-    net.nobody_is_promoted().await;
-    net.scene.reads_go_on().await;
-    let asked = Instant::now();
-    let ran = net.scene.order(&["failover", "--primary-is-dead", "--yes"]).await?;
-    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
-    let (_, pause) = net.scene.replaced(primary, asked).await?;
-    assert!(pause < RESUMED_WITHIN, "{pause:?}");
-    not_acknowledged(write_past(primary).await?).await?;
-    net.scene.prove(2, 1).await?;
-    Ok(())
-}
-
-/// Writes wait, as they would anywhere: it is the only one that has all of them. They go on when the replicas are heard.
-async fn from_replicas(stage: Arc<Stage>, cut: Cut) -> Outcome {
-    let net = Net::set(&stage).await?;
-    net.to_primary().cut(&net.replicas().await?, cut);
-    let waiting = write_past(net.scene.sandbox.primary()).await?;
-    net.nobody_is_promoted().await;
-    assert!(!waiting.is_finished(), "acknowledged by nobody");
-    net.scene.reads_go_on().await;
-    net.to_primary().mend();
-    net.scene.goes_on().await;
-    assert!(timeout(LIMIT, waiting).await??, "its row is on the replicas");
-    net.scene.prove(1, 0).await?;
-    Ok(())
-}
-
-/// Well above what silence and stalls are told by.
-const LONG_ENOUGH: Duration = Duration::from_secs(3);

@@ -1,5 +1,6 @@
 //! Keeps clients from writing to a server: in an orderly way with a deadline, or as far as it can be reached.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -42,10 +43,7 @@ pub(super) async fn set_read_only(work: &mut Work<'_>, deadline: Duration) -> Re
 
 /// Ends the waiting statement; where it came through at the last moment, the server is made writable again.
 async fn undo(work: &mut Work<'_>, thread: u32) -> Result<(), StepFailure> {
-    match work.change(&format!("KILL {thread}")).await {
-        Err(failure) if !failure.lost => {}
-        outcome => outcome?,
-    }
+    work.kill(vec![thread.to_string()]).await?;
     let gone_by = Instant::now() + GONE_LIMIT;
     while work.threads().await?.iter().any(|row| row.number(&["Id"]) == Some(thread))
         && Instant::now() < gone_by
@@ -79,18 +77,9 @@ async fn threads(work: &mut Work<'_>) -> Result<Vec<Thread>, StepFailure> {
 
 /// Ends the connections of everybody but ourselves, replication and the server's own threads.
 pub(super) async fn kill_clients(work: &mut Work<'_>) -> Result<(), StepFailure> {
-    for client in threads(work).await?.iter().filter(|thread| thread.is_client) {
-        kill(work, &client.id).await?;
-    }
-    Ok(())
-}
-
-async fn kill(work: &mut Work<'_>, what: &str) -> Result<(), StepFailure> {
-    match work.change(&format!("KILL {what}")).await {
-        // It has left meanwhile.
-        Err(failure) if !failure.lost => Ok(()),
-        outcome => outcome,
-    }
+    let clients = threads(work).await?.into_iter().filter(|thread| thread.is_client);
+    let ids = clients.map(|client| client.id).collect();
+    work.kill(ids).await
 }
 
 /// Ends the clients and waits until they are gone. When a client leaves, MariaDB writes the end of its temporary tables
@@ -99,18 +88,14 @@ async fn kill(work: &mut Work<'_>, what: &str) -> Result<(), StepFailure> {
 pub(super) async fn end_clients(work: &mut Work<'_>) -> Result<(), StepFailure> {
     let before = threads(work).await?;
     let is_mixed = |user: &str| before.iter().any(|thread| thread.user == user && !thread.is_client);
-    let clients: Vec<&Thread> = before.iter().filter(|thread| thread.is_client).collect();
-    let mut users: Vec<&str> =
-        clients.iter().map(|client| &client.user[..]).filter(|user| !is_mixed(user)).collect();
-    users.sort_unstable();
-    users.dedup();
     // Writes wait meanwhile: one statement for all connections of a user.
-    for user in users {
-        kill(work, &format!("USER {}", epoch::quote(user))).await?;
-    }
-    for client in clients.iter().filter(|client| is_mixed(&client.user)) {
-        kill(work, &client.id).await?;
-    }
+    let target = |client: &Thread| match is_mixed(&client.user) {
+        true => client.id.clone(),
+        false => format!("USER {}", epoch::quote(&client.user)),
+    };
+    let clients: Vec<&Thread> = before.iter().filter(|thread| thread.is_client).collect();
+    let targets: BTreeSet<String> = clients.iter().map(|client| target(client)).collect();
+    work.kill(targets.into_iter().collect()).await?;
     let gone_by = Instant::now() + GONE_LIMIT;
     let is_there =
         |now: &[Thread]| now.iter().any(|thread| clients.iter().any(|client| client.id == thread.id));

@@ -219,9 +219,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn kill(&mut self, threads: Vec<String>) -> Result<(), StepFailure> {
-        for thread in threads {
-            match self.change(&format!("KILL {thread}")).await {
+    /// `KILL` of each of these.
+    pub(super) async fn kill(&mut self, targets: Vec<String>) -> Result<(), StepFailure> {
+        for target in targets {
+            match self.change(&format!("KILL {target}")).await {
                 // It has ended meanwhile.
                 Err(failure) if !failure.lost => {}
                 outcome => outcome?,
