@@ -7,7 +7,6 @@
 
 mod applying;
 mod choice;
-mod cut;
 mod limits;
 mod planned;
 mod proof;
@@ -32,7 +31,6 @@ fn main() {
         unusable::add(&mut suite, flavour);
         limits::add(&mut suite, flavour);
         planned::add(&mut suite, flavour);
-        cut::add(&mut suite, flavour);
     }
     suite.run()
 }
