@@ -76,6 +76,18 @@ stop_at_boot() {
   fi
 }
 
+# need_room GIB : there must be that much space for what is built and for the files of servers, which on a full disk wait
+# without an error.
+need_room() {
+  local place free
+  mkdir -p "$TARGET"
+  for place in "$TARGET" "${TMPDIR:-/tmp}"; do
+    free=$(($(df --output=avail --block-size=1M "$place" | tail -n 1)))
+    say "$free MiB free at $place"
+    [ "$free" -ge $(($1 * 1024)) ] || die "need $1 GiB of free space at $place: make room, or set CARGO_TARGET_DIR or TMPDIR"
+  done
+}
+
 need_rust() {
   command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
   command -v cargo >/dev/null || die "need Rust: cargo is not on the PATH"

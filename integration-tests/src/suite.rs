@@ -1,9 +1,11 @@
 //! The main function of a file of promises.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
 use crate::{Outcome, Plan, Stage};
 
@@ -25,7 +27,7 @@ impl Suite {
         Self { runtime, stages: Vec::new(), trials: Vec::new() }
     }
 
-    /// Servers that the tests added with it share; started when the first of them runs.
+    /// Servers that the tests added with it share; started when the first of them runs, ended after the last.
     pub fn stage(&mut self, plan: Plan) -> Arc<Stage> {
         let stage = Arc::new(Stage::new(plan));
         self.stages.push(stage.clone());
@@ -38,42 +40,30 @@ impl Suite {
         F: FnOnce(Arc<Stage>) -> T + Send + 'static,
         T: Future<Output = Outcome> + Send + 'static,
     {
-        self.add(stage, name, test, false);
+        let name = format!("{:?}: {name}", stage.flavour()).to_lowercase();
+        let (runtime, stage) = (self.runtime.clone(), stage.clone());
+        stage.enter();
+        self.trials.push(Trial::test(name, move || {
+            let shown = stage.clone();
+            runtime.block_on(async {
+                let answer = match within_limit(&shown, test(stage)).await {
+                    Ok(()) => Ok(()),
+                    Err(reason) => Err(Failed::from(format!("{reason}\n{}", shown.story().await))),
+                };
+                shown.leave().await;
+                answer
+            })
+        }));
     }
 
-    /// Adds a test on a stage of its own, which is taken down after it: many servers at rest are slow together.
+    /// Adds a test on a stage of its own.
     pub fn test_alone<F, T>(&mut self, plan: Plan, name: &str, test: F)
     where
         F: FnOnce(Arc<Stage>) -> T + Send + 'static,
         T: Future<Output = Outcome> + Send + 'static,
     {
         let stage = self.stage(plan);
-        self.add(&stage, name, test, true);
-    }
-
-    fn add<F, T>(&mut self, stage: &Arc<Stage>, name: &str, test: F, is_last: bool)
-    where
-        F: FnOnce(Arc<Stage>) -> T + Send + 'static,
-        T: Future<Output = Outcome> + Send + 'static,
-    {
-        let name = format!("{:?}: {name}", stage.flavour()).to_lowercase();
-        let (runtime, stage) = (self.runtime.clone(), stage.clone());
-        self.trials.push(Trial::test(name, move || {
-            let shown = stage.clone();
-            // A task of its own, so that a panic is an answer like others.
-            let outcome = runtime.block_on(async { tokio::spawn(test(stage)).await });
-            let answer = match outcome {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(failure)) => Err(failure.to_string()),
-                Err(panicked) => Err(panic_text(panicked)),
-            };
-            let answer = answer
-                .map_err(|reason| Failed::from(format!("{reason}\n{}", runtime.block_on(shown.story()))));
-            if is_last {
-                runtime.block_on(shown.end());
-            }
-            answer
-        }));
+        self.test(&stage, name, test);
     }
 
     /// Runs what the command line selects and ends the process.
@@ -91,6 +81,28 @@ impl Suite {
     }
 }
 
+/// Runs a test as a task of its own, so that a panic is an answer like others.
+///
+/// One that does not end tells what its servers did, and those after it on the same servers fail at once.
+async fn within_limit(
+    stage: &Stage,
+    test: impl Future<Output = Outcome> + Send + 'static,
+) -> Result<(), String> {
+    if stage.is_given_up() {
+        return Err("not run: a test before it on these servers did not end".to_owned());
+    }
+    let mut task = tokio::spawn(test);
+    match timeout(TEST_LIMIT, &mut task).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(failure))) => Err(failure.to_string()),
+        Ok(Err(panicked)) => Err(panic_text(panicked)),
+        Err(_) => {
+            let standstill = stage.give_up(task).await;
+            Err(format!("expected an end within {TEST_LIMIT:?}\n{standstill}"))
+        }
+    }
+}
+
 fn panic_text(error: tokio::task::JoinError) -> String {
     let Ok(payload) = error.try_into_panic() else { return "cancelled".to_owned() };
     payload
@@ -99,3 +111,6 @@ fn panic_text(error: tokio::task::JoinError) -> String {
         .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_else(|| "panicked".to_owned())
 }
+
+/// Several times what the longest test takes where processors are scarce.
+const TEST_LIMIT: Duration = Duration::from_secs(600);

@@ -63,6 +63,8 @@ pub(super) fn server_options(flavour: Flavour, durable: bool) -> Vec<&'static st
         "--relay-log-recovery=1",
         "--report-host=127.0.0.1",
         "--max-connections=600",
+        // Also of relay logs, which are deleted by the file.
+        "--max-binlog-size=64M",
         "--max-connect-errors=1000000",
         "--local-infile=1",
     ];

@@ -137,6 +137,20 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Gives back the space of the binary logs that are complete, on every server.
+    ///
+    /// A replica that has not received them yet is broken by it: wait until they have [caught up](Self::caught_up).
+    ///
+    /// # Errors
+    ///
+    /// What a server answered.
+    pub async fn purge_binary_logs(&self) -> Result<(), Error> {
+        for server in self.servers() {
+            server.run(&["FLUSH BINARY LOGS", "PURGE BINARY LOGS BEFORE NOW()"]).await?;
+        }
+        Ok(())
+    }
+
     /// The first lines of a configuration for these servers: `servers`, `user`, `password`. Tables may follow.
     pub fn configuration(&self) -> String {
         let server = |server: &Arc<Server>| {
