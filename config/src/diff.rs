@@ -32,9 +32,8 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         })
         .map(|key| {
             let (old, new) = (before.get(key).cloned(), after.get(key).cloned());
-            // The weight of a server that comes or goes is no change of a weight.
             let comes_or_goes = key.starts_with("servers.") && (old.is_none() || new.is_none());
-            let reload = if comes_or_goes { Reload::Restart } else { Reload::of(key) };
+            let reload = if comes_or_goes { Reload::Live } else { Reload::of(key) };
             Change { key: key.clone(), old, new, reload }
         })
         .collect()

@@ -1,6 +1,6 @@
 //! When a change of an option takes effect, and what of a new configuration a running process takes up.
 
-use crate::model::Config;
+use crate::model::{Config, Server};
 
 /// What has to happen for a changed option to take effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +32,8 @@ impl Reload {
             .any(|list| key.strip_prefix(list).is_some_and(|rest| rest.starts_with(['.', '['])));
         if of_a_server {
             // A server's own name may contain dots.
-            return if key.ends_with(".weight") { Self::Live } else { Self::Restart };
+            let live = [".weight", ".name", ".address"].iter().any(|end| key.ends_with(end));
+            return if live { Self::Live } else { Self::Restart };
         }
         let covers = |prefix: &str| {
             key.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -47,7 +48,7 @@ impl Reload {
 
 const TABLE: &[(&str, Reload)] = &[
     ("cluster", Reload::Restart),
-    ("servers", Reload::Restart),
+    ("servers", Reload::Live),
     ("user", Reload::Restart),
     ("password", Reload::Restart),
     ("listen", Reload::Restart),
@@ -84,14 +85,11 @@ const TABLE: &[(&str, Reload)] = &[
 
 /// What runs after `new` was read: `running`, with everything of `new` that needs no restart.
 ///
+/// The server named `primary` stays where it is, in the list or not: its place is moved first.
 /// What is taken here and what [`Reload::of`] promises are held together by a test.
-pub fn take_up(running: &Config, new: &Config) -> Config {
+pub fn take_up(running: &Config, new: &Config, primary: Option<&str>) -> Config {
     let mut next = running.clone();
-    for server in &mut next.servers {
-        if let Some(changed) = new.servers.iter().find(|other| other.name == server.name) {
-            server.weight = changed.weight;
-        }
-    }
+    next.servers = servers(running, new, primary);
     next.user_list = new.user_list.clone();
     next.pool.min_idle = new.pool.min_idle;
     next.pool.idle_timeout = new.pool.idle_timeout;
@@ -108,6 +106,21 @@ pub fn take_up(running: &Config, new: &Config) -> Config {
     next.log.level = new.log.level;
     next.log.slow_query = new.log.slow_query;
     next
+}
+
+/// Servers come and go by name and address; of one that stays, the weight may change.
+fn servers(running: &Config, new: &Config, primary: Option<&str>) -> Vec<Server> {
+    let is_primary = |server: &Server| primary == Some(server.name.as_str());
+    let stays = |server: &Server| {
+        running
+            .servers
+            .iter()
+            .find(|old| old.name == server.name && (old.address == server.address || is_primary(old)))
+            .map(|old| Server { weight: server.weight, ..old.clone() })
+    };
+    let named = |old: &Server| new.servers.iter().any(|server| server.name == old.name);
+    let kept = running.servers.iter().filter(|old| is_primary(old) && !named(old)).cloned();
+    new.servers.iter().map(|server| stays(server).unwrap_or_else(|| server.clone())).chain(kept).collect()
 }
 
 #[cfg(test)]
@@ -138,6 +151,7 @@ mod tests {
         check("servers[2].weight", Reload::Live);
         check("servers.db-0.db.weight", Reload::Live);
         check("servers.db-0.db.zone", Reload::Restart);
+        check("servers.db-0.db.address", Reload::Live);
         check("nonsense", Reload::Restart);
     }
 
@@ -145,7 +159,7 @@ mod tests {
     fn what_is_promised_is_taken_up_and_nothing_else() {
         let running = load("servers = [\"a\", \"b\"]\nuser = \"u\"\npassword = \"p\"\n");
         let new = load(EVERYTHING_CHANGED);
-        let next = take_up(&running, &new);
+        let next = take_up(&running, &new, None);
         let pending = diff(&next, &new);
         let taken = diff(&running, &next);
         assert!(pending.iter().all(|change| change.reload == Reload::Restart), "{pending:#?}");
@@ -156,7 +170,24 @@ mod tests {
             assert!(keys.iter().any(|key| key.starts_with(promise)), "{promise} is not in {keys:?}");
         }
         assert!(keys.contains(&"servers.a.weight"), "{keys:?}");
-        assert_eq!(take_up(&next, &new), next);
+        assert!(keys.contains(&"servers.b.address") && keys.contains(&"servers.c.address"), "{keys:?}");
+        assert_eq!(take_up(&next, &new, None), next);
+    }
+
+    #[test]
+    fn the_primary_stays() {
+        let running = load("servers = [\"a\", \"b\"]\nuser = \"u\"\npassword = \"p\"\n");
+        let new = load("servers = [\"c\"]\nuser = \"u\"\npassword = \"p\"\n");
+        let names = |primary: Option<&str>| {
+            let next = take_up(&running, &new, primary);
+            next.servers.into_iter().map(|server| server.name).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(None), "c");
+        assert_eq!(names(Some("b")), "c b");
+        let mut moved = running.clone();
+        moved.servers[0].address = "elsewhere:3306".to_owned();
+        assert_eq!(take_up(&running, &moved, Some("a")), running);
+        assert_eq!(take_up(&running, &moved, Some("b")), moved);
     }
 
     fn load(text: &str) -> Config {

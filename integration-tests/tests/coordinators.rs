@@ -7,11 +7,12 @@ use pointsman::cluster::ServiceAccount;
 use pointsman::failover::coordinator::{Coordinator, Entitlement, Etcd as Client, Local, Locks};
 use pointsman_config::{Config, Secret};
 use pointsman_integration_tests::contract::{self, LEASE, contract};
-use pointsman_integration_tests::sandbox::SERVICE;
+use pointsman_integration_tests::sandbox::{SERVICE, Server};
 use pointsman_integration_tests::{
     Etcd, FLAVOURS, Failure, Flavour, Outcome, Plan, Stage, Suite, eventually,
 };
 use pointsman_router::failover::Revision;
+use pointsman_router::roster::Roster;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -78,11 +79,17 @@ async fn etcd_sessions() -> Outcome {
 
 async fn locks(stage: Arc<Stage>) -> Outcome {
     let sandbox = stage.sandbox().await?;
-    let addresses: Vec<_> = sandbox.servers().iter().map(|server| server.address()).collect();
+    let server = |server: &Arc<Server>| pointsman_config::Server {
+        name: server.name().to_owned(),
+        address: server.address(),
+        ..Default::default()
+    };
+    let servers: Vec<_> = sandbox.servers().iter().map(server).collect();
+    let roster = Roster::new(&servers);
     let start = || {
         let config =
             Config { user: SERVICE.0.to_owned(), password: Secret::new(SERVICE.1), ..Config::default() };
-        Locks::start(&Arc::new(ServiceAccount::new(&config)), &addresses, "shop")
+        Locks::start(&Arc::new(ServiceAccount::new(&config)), &roster, "shop")
     };
     let first = start();
     let mut first_may = first.entitlement();

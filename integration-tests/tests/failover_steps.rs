@@ -14,8 +14,9 @@ use pointsman_integration_tests::{FLAVOURS, Failure, Flavour, Outcome, Plan, Sta
 use pointsman_router::discover::{Receiver, Report};
 use pointsman_router::failover::{Event, Outcome as Done, Step, StepError, StepId, StepOrder};
 use pointsman_router::gtid::GtidSet;
+use pointsman_router::roster::Roster;
 use pointsman_router::topology::ServerId;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 fn main() {
@@ -65,7 +66,9 @@ impl Team {
             ..Config::default()
         };
         let clock = Clock::new(std::time::Instant::now());
-        let realm = Arc::new(Realm::new(&config, Arc::new(ServiceAccount::new(&config)), clock));
+        let roster = watch::Sender::new(Arc::new(Roster::new(&config.servers))).subscribe();
+        let account = Arc::new(ServiceAccount::new(&config));
+        let realm = Arc::new(Realm::new(&config, roster, account, clock));
         let (sender, events) = mpsc::channel(64);
         let hands = Hands::start(&realm, &sender);
         Self { hands, events: Mutex::new(events), done: Mutex::default(), next: 1.into(), clock }

@@ -144,7 +144,7 @@ impl Task {
                 Report { fault: Some(fault.clone()), pending: before.pending, ..Report::new(&running) }
             }
             Ok(new) => {
-                let next = Arc::new(take_up(&running, new));
+                let next = self.take_up(&running, new);
                 let (applied, pending) = (diff(&running, &next), diff(&next, new));
                 self.apply(&running, &next).await;
                 info!(applied = keys(&applied), needs_restart = keys(&pending), "the configuration was read");
@@ -163,9 +163,31 @@ impl Task {
             (self.set_level)(next.log.level);
         }
         self.shared.users.reconfigure(&next.user_list);
+        let roster = Arc::new(self.shared.roster.borrow().followed_by(&next.servers));
+        self.shared.follow(next, roster.clone());
         self.shared.settings.send_replace(next.clone());
+        let request = Request::Reconfigure { config: next.clone(), roster };
         // An error means that the cluster task has ended with the process.
-        drop(self.cluster.requests.send(Request::Reconfigure(next.clone())).await);
+        drop(self.cluster.requests.send(request).await);
+    }
+
+    /// What of a configuration can be taken up as things are.
+    fn take_up(&self, running: &Config, new: &Config) -> Arc<Config> {
+        let view = self.cluster.view.borrow().clone();
+        let primary = view.topology.primary().map(|primary| primary.name.as_str());
+        let mut next = take_up(running, new, primary);
+        let named = |name: &str| new.servers.iter().any(|server| server.name == name);
+        if let Some(primary) = primary.filter(|primary| !named(primary)) {
+            warn!(
+                server = primary,
+                "the primary stays although the configuration names it no more: move it first"
+            );
+        }
+        if self.shared.roster.borrow().followed_by(&next.servers).len() > self.shared.room() {
+            warn!("too many servers have come and gone since the start: the new ones wait for a restart");
+            next.servers = take_up(running, running, primary).servers;
+        }
+        Arc::new(next)
     }
 }
 

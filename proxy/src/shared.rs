@@ -9,6 +9,7 @@ use pointsman_config::Config;
 use pointsman_router::classify::Catalogue;
 use pointsman_router::gtid::GtidSet;
 use pointsman_router::intent::Flavour;
+use pointsman_router::roster::Roster;
 use pointsman_router::topology::{ServerId, Topology};
 use tokio::sync::{mpsc, watch};
 
@@ -28,6 +29,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The same with what has been taken up since.
     pub settings: watch::Sender<Arc<Config>>,
+    /// Of every server that the configuration has named; at most [`Shared::room`].
+    pub roster: watch::Sender<Arc<Roster>>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
     pub users: Arc<Users>,
@@ -35,7 +38,7 @@ pub struct Shared {
     pub server_tls: Option<ServerTls>,
     /// For servers; none when `backend_tls.mode` is disabled.
     pub client_tls: Option<ClientTls>,
-    /// One per server, in the order of the configuration.
+    /// One per server, and some for servers to come.
     pub budgets: Vec<Arc<Budget>>,
     pub keys: KeyTable,
     pub logins: LoginMemory,
@@ -231,26 +234,26 @@ impl Shared {
     pub fn new(parts: Parts, workers: usize) -> Arc<Self> {
         let Parts { config, topology, catalogue, users, server_tls, client_tls, refresh, kills, positions } =
             parts;
-        let budgets: Vec<_> = config
-            .servers
-            .iter()
-            .map(|server| Budget::new(server.max_connections.unwrap_or(config.pool.max_connections) as usize))
-            .collect();
-        let (servers, started) = (config.servers.len(), Instant::now());
-        let counters = (0..workers).map(|_| Arc::new(Counters::new(config.servers.len()))).collect();
+        let started = Instant::now();
+        let room = config.servers.len() + SERVERS_TO_COME;
+        let budgets: Vec<_> = (0..room).map(|_| Budget::new(0)).collect();
+        let counters = (0..workers).map(|_| Arc::new(Counters::new(room))).collect();
+        let roster = Arc::new(Roster::new(&config.servers));
+        limit(&budgets, &roster, &config);
         Arc::new(Self {
             settings: watch::Sender::new(config.clone()),
+            roster: watch::Sender::new(roster),
             config,
             topology,
             catalogue,
             users,
             server_tls,
             client_tls,
-            logins: LoginMemory::new(budgets.len()),
+            logins: LoginMemory::new(room),
             budgets,
             keys: KeyTable::default(),
             acknowledged: Acknowledged::default(),
-            fences: Arc::new(Fences::new(servers, started)),
+            fences: Arc::new(Fences::new(room, started)),
             counters,
             defaults: Defaults::default(),
             digest_seed: rand::random(),
@@ -270,6 +273,17 @@ impl Shared {
     /// The configuration as it is now; workers have [`crate::worker::Worker::settings`], which costs no lock.
     pub fn settings(&self) -> Arc<Config> {
         self.settings.borrow().clone()
+    }
+
+    /// Lets sessions meet the servers of a changed configuration.
+    pub fn follow(&self, config: &Config, roster: Arc<Roster>) {
+        limit(&self.budgets, &roster, config);
+        self.roster.send_replace(roster);
+    }
+
+    /// How many servers there can be, those included that are gone.
+    pub fn room(&self) -> usize {
+        self.budgets.len()
     }
 
     /// A connection id for a client: bit 31 is set, so that it is never one of a server's.
@@ -321,6 +335,15 @@ impl Shared {
     }
 }
 
+/// Sets how many connections each server may have.
+fn limit(budgets: &[Arc<Budget>], roster: &Roster, config: &Config) {
+    for (budget, (_, member)) in budgets.iter().zip(roster.members()) {
+        budget.set_limit(member.server.max_connections.unwrap_or(config.pool.max_connections) as usize);
+    }
+}
+
+/// How many servers the configuration may name anew before the process has to start anew.
+const SERVERS_TO_COME: usize = 64;
 /// Until the primary has said what it takes.
 const DEFAULT_MAX_ALLOWED_PACKET: usize = 16 * 1024 * 1024;
 /// Set in every connection id that Pointsman gives out.

@@ -140,7 +140,7 @@ impl Worker {
             slow_log: SlowLog::default(),
             pool: IdlePool::new(index, shared.budgets.clone(), shared.fences.clone()),
             classifier: RefCell::new(classifier),
-            balancer: RefCell::new(Balancer::new(&shared.config.routing, shared.config.servers.len())),
+            balancer: RefCell::new(Balancer::new(&shared.config.routing, shared.room())),
             counters: shared.counters[index].clone(),
             slots: RefCell::default(),
             started: shared.started,
@@ -435,6 +435,9 @@ fn on_tick(worker: &Rc<Worker>) {
     let now = worker.read_clock();
     let keeping = Keeping::new(&worker.settings().pool, worker.topology().epoch);
     worker.pool.reap(now, &keeping);
+    for server in worker.topology().servers.iter().filter(|server| server.state == State::Gone) {
+        worker.pool.close_idle(server.id);
+    }
     flush_pending_closes(worker);
     for slot in worker.slots.borrow().values() {
         let idle_for = slot.idle_since.get().map_or(Duration::ZERO, |since| now.duration_since(since));

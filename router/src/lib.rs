@@ -10,6 +10,7 @@ pub mod failover;
 pub mod gtid;
 pub mod intent;
 pub mod lag;
+pub mod roster;
 pub mod route;
 pub mod session;
 pub mod topology;

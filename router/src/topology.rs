@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::gtid::GtidSet;
 use crate::intent::Flavour;
 
-/// A server's place in the configuration; stable while the process lives.
+/// A server's place in the [`crate::roster::Roster`]; stable while the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub u16);
 
@@ -25,7 +25,7 @@ pub struct Topology {
     pub flavour: Flavour,
     /// The primary's own version string, as in its greeting without the `5.5.5-` prefix.
     pub version: String,
-    /// Indexed by [`ServerId`].
+    /// Indexed by [`ServerId`]; see [`Topology::members`].
     pub servers: Vec<ServerView>,
 }
 
@@ -76,6 +76,8 @@ pub enum State {
     Down,
     /// Not probed yet.
     Unknown,
+    /// The configuration names it no more: existing work ends, nothing new starts.
+    Gone,
 }
 
 impl Topology {
@@ -85,6 +87,11 @@ impl Topology {
 
     pub fn primary(&self) -> Option<&ServerView> {
         self.primary.and_then(|id| self.server(id))
+    }
+
+    /// The servers that the configuration names.
+    pub fn members(&self) -> impl Iterator<Item = &ServerView> {
+        self.servers.iter().filter(|s| s.state != State::Gone)
     }
 
     /// Replicas that may get reads, in the order of the configuration.
@@ -112,6 +119,7 @@ impl State {
             Self::Excluded => "excluded",
             Self::Down => "down",
             Self::Unknown => "unknown",
+            Self::Gone => "gone",
         }
     }
 }

@@ -40,7 +40,7 @@ fn state(admin: &Admin) -> Value {
     document["phase"] = json!(admin.lifecycle.phase().name());
     document["clients"] = json!(admin.shared.clients.load(std::sync::atomic::Ordering::Relaxed));
     let servers = document["servers"].as_array_mut().into_iter().flatten();
-    for (server, known) in servers.zip(&view.topology.servers) {
+    for (server, known) in servers.zip(view.topology.members()) {
         let of_server = admin.shared.counters.iter().filter_map(|counters| counters.server(known.id));
         let statements: u64 =
             of_server.map(|counters| counters.reads.value() + counters.writes.value()).sum();

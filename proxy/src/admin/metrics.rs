@@ -139,14 +139,14 @@ fn servers(out: &mut Exposition, shared: &Shared, view: &View) {
         budget(server).map(|budget| budget.waiters() as f64)
     });
     out.family("pointsman_server_state", Kind::Gauge, "The server's state: 1 for the one it is in.");
-    for server in &topology.servers {
+    for server in topology.members() {
         for state in STATES {
             let labels: Labels<'_> = &[("server", &server.name), ("state", state.name())];
             out.sample(labels, u8::from(server.state == state));
         }
     }
     out.family("pointsman_server_role", Kind::Gauge, "The server's role: 1 for the one it has.");
-    for server in &topology.servers {
+    for server in topology.members() {
         for role in [Role::Primary, Role::Replica, Role::Unknown] {
             let labels: Labels<'_> = &[("server", &server.name), ("role", role.name())];
             out.sample(labels, u8::from(server.role == role));
@@ -166,7 +166,7 @@ fn gauge(
     value: impl Fn(&ServerView) -> Option<f64>,
 ) {
     out.family(name, Kind::Gauge, help);
-    for server in &view.topology.servers {
+    for server in view.topology.members() {
         if let Some(value) = value(server) {
             out.sample(&[("server", &server.name)], value);
         }
@@ -179,14 +179,14 @@ fn traffic(out: &mut Exposition, shared: &Shared, view: &View) {
         let of_worker = |counters: &Counters| counters.server(server.id).map_or(0, |of| tally(of).value());
         shared.counters.iter().map(|counters| of_worker(counters)).sum()
     };
-    let servers = &view.topology.servers;
+    let servers: Vec<_> = view.topology.members().collect();
     out.family("pointsman_queries_total", Kind::Counter, "Statements sent to the server.");
-    for server in servers {
+    for server in &servers {
         out.sample(&[("server", &server.name), ("kind", "read")], total(server, |c| &c.reads));
         out.sample(&[("server", &server.name), ("kind", "write")], total(server, |c| &c.writes));
     }
     out.family("pointsman_server_errors_total", Kind::Counter, "Errors on the way to the server and back.");
-    for server in servers {
+    for server in &servers {
         out.sample(&[("server", &server.name)], total(server, |c| &c.errors));
     }
     out.family(
@@ -194,13 +194,13 @@ fn traffic(out: &mut Exposition, shared: &Shared, view: &View) {
         Kind::Counter,
         "Connections made to the server for clients.",
     );
-    for server in servers {
+    for server in &servers {
         out.sample(&[("server", &server.name), ("outcome", "opened")], total(server, |c| &c.connects));
         out.sample(&[("server", &server.name), ("outcome", "failed")], total(server, |c| &c.failed_connects));
     }
     let help = "From the first byte sent to the server to the last byte sent to the client.";
     out.family("pointsman_query_duration_seconds", Kind::Histogram, help);
-    for server in servers {
+    for server in &servers {
         let mut buckets = [0; DURATION_BUCKETS + 1];
         for of_server in shared.counters.iter().filter_map(|counters| counters.server(server.id)) {
             for (bucket, tally) in buckets.iter_mut().zip(&of_server.durations) {

@@ -294,7 +294,7 @@ async fn set_draining(
 ) -> Result<Response, Failed> {
     admin.may_change(door, &headers)?;
     let topology = admin.cluster.view.borrow().topology.clone();
-    let known = topology.servers.iter().find(|server| server.name == name);
+    let known = topology.members().find(|server| server.name == name);
     // An id beyond the table makes the cluster task name the servers that there are.
     let server = known.map_or(ServerId(u16::MAX), |server| server.id);
     let (answer, answered) = oneshot::channel();

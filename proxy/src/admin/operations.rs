@@ -96,10 +96,9 @@ fn request(admin: &Admin, verb: &str, wish: &Wish) -> Result<(&'static str, Requ
 }
 
 fn find(admin: &Admin, name: &str) -> Result<ServerId, Failed> {
-    let servers = &admin.shared.config.servers;
-    let at = servers.iter().position(|server| server.name == name);
-    at.and_then(|at| u16::try_from(at).ok()).map(ServerId).ok_or_else(|| {
-        let known: Vec<_> = servers.iter().map(|server| server.name.as_str()).collect();
+    let roster = admin.shared.roster.borrow().clone();
+    roster.find(name).ok_or_else(|| {
+        let known: Vec<_> = roster.servers().map(|(_, server)| server.name.as_str()).collect();
         let message =
             refusal(&format!("there is no server {name}"), &format!("known are {}", known.join(", ")));
         Failed { status: StatusCode::NOT_FOUND, message }

@@ -28,7 +28,7 @@ fn cluster(
     durability: &str,
     connections: impl Fn(&ServerView) -> usize,
 ) -> Value {
-    let servers: Vec<_> = topology.servers.iter().map(|view| server(view, connections(view))).collect();
+    let servers: Vec<_> = topology.members().map(|view| server(view, connections(view))).collect();
     let mut document = json!({
         "apiVersion": API_VERSION,
         "cluster": name,

@@ -54,6 +54,11 @@ impl Budget {
         })
     }
 
+    /// Connections beyond it stay until they end by themselves.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         let limit = self.limit.load(Ordering::Relaxed);
         self.used

@@ -181,6 +181,13 @@ impl IdlePool {
         }
     }
 
+    /// Closes every idle connection to a server.
+    pub fn close_idle(&self, server: ServerId) {
+        let doomed = self.lists.borrow_mut().get_mut(usize::from(server.0)).map(std::mem::take);
+        // Dropped outside the borrow: a permit that goes back may wake a waiter.
+        drop(doomed);
+    }
+
     /// Closes what has been idle or open for too long, belongs to an older epoch, or is dead.
     pub fn reap(&self, now: Instant, keeping: &Keeping) {
         let mut doomed = Vec::new();

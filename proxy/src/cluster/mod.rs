@@ -19,14 +19,15 @@ use std::time::Instant;
 
 use pointsman_config::Config;
 use pointsman_router::discover::{Appointment, Discovery, Observation, Withdrawn};
-use pointsman_router::topology::{ServerId, Topology};
+use pointsman_router::roster::Roster;
+use pointsman_router::topology::Topology;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::clock::Clock;
 pub use self::connection::{ConnectionError, Record, ServiceAccount, ServiceConnection};
 pub use self::task::{Beat, Durability, Refusal, Request, View};
 
-use self::monitor::Monitor;
+use self::monitor::{Monitors, Ways};
 use self::task::Cluster;
 
 /// Observations that may wait for the cluster task.
@@ -81,25 +82,20 @@ pub fn start(
     topology.send_replace(Arc::new(discovery.topology()));
     let (hurry, hurried) = watch::channel(());
     let (observer, observations) = mpsc::channel::<Observation>(MAX_WAITING_OBSERVATIONS);
-    for (at, server) in config.servers.iter().enumerate() {
-        let monitor = Monitor {
-            // The configuration holds at most as many servers as ids exist.
-            server: ServerId(u16::try_from(at).unwrap_or(u16::MAX)),
-            name: server.name.clone(),
-            address: server.address.clone(),
-            account: account.clone(),
-            settings: config.monitor.clone(),
-            observations: observer.clone(),
-            clock,
-            hurry: hurried.clone(),
-        };
-        tokio::spawn(monitor.run());
-    }
+    let ways = Ways {
+        account: account.clone(),
+        settings: config.monitor.clone(),
+        observations: observer,
+        clock,
+        hurry: hurried,
+    };
+    let monitors = Monitors::start(ways, &Roster::new(&config.servers));
     let (requester, requests) = mpsc::channel(MAX_WAITING_REQUESTS);
     let (view_sender, view) = watch::channel(Arc::default());
     let beat = Arc::new(Beat::default());
     let cluster = Cluster {
         discovery,
+        monitors,
         observations,
         requests,
         topology,

@@ -8,26 +8,71 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_router::discover::{News, Observation, Report};
+use pointsman_router::roster::{Member, Roster};
 use pointsman_router::topology::ServerId;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clock::Clock;
 use super::connection::{ConnectionError, ServiceAccount};
 use super::subject::{ProbeError, Subject};
 
-/// What a monitor task is given.
+/// One monitor task for each server of the configuration.
+#[derive(Debug)]
+pub(super) struct Monitors {
+    ways: Ways,
+    /// By server; none for one that is gone.
+    running: Vec<Option<AbortHandle>>,
+}
+
+/// What all monitors have in common.
 #[derive(Clone, Debug)]
-pub(super) struct Monitor {
-    pub(super) server: ServerId,
-    pub(super) name: String,
-    pub(super) address: String,
+pub(super) struct Ways {
     pub(super) account: Arc<ServiceAccount>,
     pub(super) settings: pointsman_config::Monitor,
     pub(super) observations: mpsc::Sender<Observation>,
     pub(super) clock: Clock,
     /// Somebody needs to know now.
     pub(super) hurry: watch::Receiver<()>,
+}
+
+impl Monitors {
+    pub(super) fn start(ways: Ways, roster: &Roster) -> Self {
+        let mut monitors = Self { ways, running: Vec::new() };
+        monitors.follow(roster);
+        monitors
+    }
+
+    /// Watches the servers of the configuration, and no others.
+    pub(super) fn follow(&mut self, roster: &Roster) {
+        self.running.resize(roster.len(), None);
+        for (running, (id, member)) in self.running.iter_mut().zip(roster.members()) {
+            match (&running, member.gone) {
+                (Some(monitor), true) => {
+                    monitor.abort();
+                    *running = None;
+                }
+                (None, false) => *running = Some(self.ways.watch(id, member)),
+                (Some(_), false) | (None, true) => {}
+            }
+        }
+    }
+}
+
+impl Ways {
+    fn watch(&self, server: ServerId, Member { server: settings, .. }: &Member) -> AbortHandle {
+        let (name, address) = (settings.name.clone(), settings.address.clone());
+        tokio::spawn(Monitor { server, name, address, ways: self.clone() }.run()).abort_handle()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Monitor {
+    server: ServerId,
+    name: String,
+    address: String,
+    ways: Ways,
 }
 
 /// How long logging in may take. Silence counts from the first share of `monitor.timeout` on; this only bounds how
@@ -40,12 +85,14 @@ const HELD_SLEEP_SECONDS: u64 = 8;
 
 impl Monitor {
     /// Probes until the cluster task has ended.
-    pub(super) async fn run(self) {
+    async fn run(self) {
         let died = Arc::new(Notify::new());
-        let sentinel = tokio::spawn(self.clone().hold(died.clone()));
+        // Ends with this task, which may be aborted.
+        let mut sentinel = JoinSet::new();
+        sentinel.spawn(self.clone().hold(died.clone()));
         let mut subject = None;
-        let mut hurry = self.hurry.clone();
-        while !self.observations.is_closed() {
+        let mut hurry = self.ways.hurry.clone();
+        while !self.ways.observations.is_closed() {
             let started = Instant::now();
             let pause = self.probe(&mut subject).await;
             tokio::select! {
@@ -54,12 +101,11 @@ impl Monitor {
                 Ok(()) = hurry.changed() => {}
             }
         }
-        sentinel.abort();
     }
 
     /// Asks once and reports; answers how long after the start of this probe the next one is due.
     async fn probe(&self, subject: &mut Option<Subject>) -> Duration {
-        let asked = self.clock.now();
+        let asked = self.ways.clock.now();
         let mut asking = pin!(self.ask(subject));
         let outcome = loop {
             tokio::select! {
@@ -80,30 +126,30 @@ impl Monitor {
             Err(error) => News::Failed(error.to_string()),
         };
         if matches!(news, News::Report(_)) {
-            let took = self.clock.now().saturating_sub(asked);
+            let took = self.ways.clock.now().saturating_sub(asked);
             metrics::histogram!("pointsman_server_probe_duration_seconds", "server" => self.name.clone())
                 .record(took.as_secs_f64());
         }
         let rejected = matches!(news, News::Rejected { .. });
         self.tell(asked, news).await;
-        if rejected { REJECTED_PAUSE } else { self.settings.interval }
+        if rejected { REJECTED_PAUSE } else { self.ways.settings.interval }
     }
 
     /// The part of `monitor.timeout` after which one failure is counted.
     fn share(&self) -> Duration {
-        self.settings.timeout / self.settings.failures.max(1)
+        self.ways.settings.timeout / self.ways.settings.failures.max(1)
     }
 
     async fn tell(&self, asked: Duration, news: News) {
-        let noticed = self.clock.now();
+        let noticed = self.ways.clock.now();
         // A closed channel means that the process ends.
-        drop(self.observations.send(Observation { server: self.server, asked, noticed, news }).await);
+        drop(self.ways.observations.send(Observation { server: self.server, asked, noticed, news }).await);
     }
 
     /// Asks over the connection at hand; when that has just ended, over a new one.
     async fn ask(&self, subject: &mut Option<Subject>) -> Result<Report, ProbeError> {
         if let Some(known) = subject {
-            match known.report(self.settings.timeout).await {
+            match known.report(self.ways.settings.timeout).await {
                 Err(ProbeError::Connection(ConnectionError::Lost(_) | ConnectionError::Closed)) => {
                     *subject = None
                 }
@@ -114,8 +160,8 @@ impl Monitor {
                 Ok(report) => return Ok(report),
             }
         }
-        let fresh = subject.insert(Subject::meet(&self.account, &self.address, CONNECT_LIMIT).await?);
-        fresh.report(self.settings.timeout).await
+        let fresh = subject.insert(Subject::meet(&self.ways.account, &self.address, CONNECT_LIMIT).await?);
+        fresh.report(self.ways.settings.timeout).await
     }
 
     /// Holds a connection that does nothing, and says when it ends before its time.
@@ -126,7 +172,7 @@ impl Monitor {
             format!("DO /* pointsman holds this connection to see its end */ SLEEP({HELD_SLEEP_SECONDS})");
         let limit = Duration::from_secs(HELD_SLEEP_SECONDS) + CONNECT_LIMIT;
         loop {
-            if let Ok(mut held) = self.account.connect(&self.address, CONNECT_LIMIT).await {
+            if let Ok(mut held) = self.ways.account.connect(&self.address, CONNECT_LIMIT).await {
                 while held.run(&sleep_sql, limit).await.is_ok() {}
                 died.notify_one();
             }

@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use pointsman_config::Config;
 use pointsman_router::discover::{Appointment, Discovery, Observation, SemiSync, Withdrawn};
+use pointsman_router::roster::Roster;
 use pointsman_router::topology::{Role, ServerId, State, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use super::clock::Clock;
+use super::monitor::Monitors;
 
 /// What an operator asks of the cluster task.
 #[derive(Debug)]
 pub enum Request {
     /// Take a server out of the read pool, or let it back in.
     SetDraining { server: ServerId, draining: bool, answer: oneshot::Sender<Result<(), Refusal>> },
-    /// Take up what of this configuration needs no restart; the servers are the same.
-    Reconfigure(Arc<Config>),
+    /// Take up what of this configuration needs no restart, and its servers.
+    Reconfigure { config: Arc<Config>, roster: Arc<Roster> },
     /// Keep these servers from clients, and no others.
     Withdraw(Withdrawn),
     /// Follow the failover controller; answered once the topology that says so is published.
@@ -77,6 +79,7 @@ const LOSSLESS_ACKERS: u32 = 2;
 /// The cluster task's state and ends of channels.
 pub(super) struct Cluster {
     pub(super) discovery: Discovery,
+    pub(super) monitors: Monitors,
     pub(super) observations: mpsc::Receiver<Observation>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) topology: watch::Sender<Arc<Topology>>,
@@ -153,7 +156,10 @@ impl Cluster {
                 drop(answer.send(outcome));
             }
             Request::Withdraw(servers) => self.discovery.withdraw(&servers, self.clock.now()),
-            Request::Reconfigure(config) => self.discovery.reconfigure(&config, self.clock.now()),
+            Request::Reconfigure { config, roster } => {
+                self.monitors.follow(&roster);
+                self.discovery.reconfigure(&config, &roster, self.clock.now());
+            }
         }
         None
     }
@@ -161,7 +167,7 @@ impl Cluster {
     fn set_draining(&mut self, server: ServerId, draining: bool) -> Result<(), Refusal> {
         let topology = self.discovery.topology();
         let Some(view) = topology.server(server) else {
-            let known: Vec<_> = topology.servers.iter().map(|server| server.name.as_str()).collect();
+            let known: Vec<_> = topology.members().map(|server| server.name.as_str()).collect();
             return Err(Refusal::UnknownServer { known: known.join(", ") });
         };
         if draining && topology.primary == Some(server) {
@@ -214,7 +220,9 @@ fn log_changes(old: &Topology, new: &Topology) {
             State::Unknown => {
                 debug!(server = server.name, role, state, reason = server.reason, "server changed")
             }
-            State::Online | State::Draining => info!(server = server.name, role, state, "server changed"),
+            State::Online | State::Draining | State::Gone => {
+                info!(server = server.name, role, state, "server changed")
+            }
             State::Lagging | State::Excluded | State::Down => {
                 warn!(server = server.name, role, state, reason = server.reason, "server changed");
             }

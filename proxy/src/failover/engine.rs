@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pointsman_config::Config;
 use pointsman_router::discover::{Appointment, Observation, Withdrawn};
+use pointsman_router::failover::Settings;
 use pointsman_router::failover::{
     Action, Controller, Event, Note, ProxyId, ReadRecord, Record, Revision, Swap, SwapId,
 };
+use pointsman_router::roster::Roster;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::coordinator::{Cas, Coordinator, CoordinatorError, Entitlement, Found, Sessions};
+use super::coordinator::{Cas, Coordinator, CoordinatorError, Entitlement, Found, Locks, Sessions};
 use super::hand::Hands;
 use super::operations::{Asked, Operations};
 use super::peers::{self, Voice};
@@ -21,12 +24,16 @@ use crate::cluster;
 
 /// What the engine is made of.
 pub(super) struct Engine {
+    pub(super) config: Arc<Config>,
+    pub(super) roster: watch::Receiver<Arc<Roster>>,
     pub(super) controller: Controller,
     pub(super) proxy: ProxyId,
     pub(super) hands: Hands,
     pub(super) coordinator: Arc<dyn Coordinator>,
     /// For the `local` coordinator: whether this process may act.
     pub(super) entitlement: Option<Entitlement>,
+    /// What that follows from.
+    pub(super) locks: Option<Locks>,
     pub(super) sessions: service::Sessions,
     pub(super) cluster: cluster::Handle,
     pub(super) observations: mpsc::Receiver<Observation>,
@@ -57,6 +64,8 @@ enum Woken {
     Told,
     Entitled,
     ReadDue,
+    /// The configuration names other servers.
+    Servers,
     End,
 }
 
@@ -64,8 +73,14 @@ impl Engine {
     pub(super) async fn run(mut self) {
         let mut heard = self.coordinator.watch();
         let mut told = self.coordinator.sessions();
+        let mut servers = self.roster.clone();
+        let mut stale = false;
         let mut read_due = Instant::now();
         loop {
+            if stale && self.controller.is_calm() {
+                self.follow_servers();
+                stale = false;
+            }
             let clock = self.cluster.clock;
             let tick = Instant::now() + self.controller.deadline().saturating_sub(clock.now());
             let woken = tokio::select! {
@@ -80,6 +95,7 @@ impl Engine {
                 Ok(()) = told.changed() => Woken::Told,
                 () = changed(&mut self.entitlement) => Woken::Entitled,
                 () = sleep_until(read_due) => Woken::ReadDue,
+                Ok(()) = servers.changed() => Woken::Servers,
                 () = sleep_until(tick) => Woken::Event(Event::Tick),
             };
             let event = match woken {
@@ -94,6 +110,10 @@ impl Engine {
                     };
                     event
                 }
+                Woken::Servers => {
+                    stale = true;
+                    continue;
+                }
                 Woken::Told => {
                     let sessions = told.borrow_and_update().clone();
                     self.listen(&sessions);
@@ -106,6 +126,16 @@ impl Engine {
                 }
             };
             self.take(event);
+        }
+    }
+
+    /// Takes up the servers that have come or gone.
+    fn follow_servers(&mut self) {
+        let roster = self.roster.borrow().clone();
+        self.controller.reconfigure(Settings::new(&self.config, &roster, self.proxy.clone()));
+        self.hands.follow();
+        if let Some(locks) = &mut self.locks {
+            locks.follow(&roster);
         }
     }
 

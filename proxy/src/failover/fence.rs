@@ -21,7 +21,7 @@ use crate::cluster::epoch;
 pub(super) async fn set_read_only(work: &mut Work<'_>, deadline: Duration) -> Result<(), StepFailure> {
     let flavour = work.flavour();
     let address = work.realm.address(work.server);
-    let own = work.realm.account.connect(address, work.left()).await;
+    let own = work.realm.account.connect(&address, work.left()).await;
     let mut own = own.map_err(|error| work.stopped(format!("no second connection: {error}")))?;
     let thread = own.thread_id();
     let error = match own.run(words::read_only(flavour), deadline).await {
@@ -110,7 +110,7 @@ pub(super) async fn fence(work: &mut Work<'_>, epoch: u64) -> Result<(), StepFai
     // New clients are kept out first; those that are in lose their connections, and with them what they wait for.
     let address = work.realm.address(work.server);
     let mut own =
-        work.realm.account.connect(address, work.left()).await.map_err(|error| work.failed(error, false))?;
+        work.realm.account.connect(&address, work.left()).await.map_err(|error| work.failed(error, false))?;
     let sql = words::read_only(work.flavour());
     let limit = work.left();
     let (read_only, killed) = tokio::join!(own.run(sql, limit), kill_clients(work));

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use pointsman_config::{BackendTlsMode, Config, Secret};
 use pointsman_router::failover::{Event, Outcome, Step, StepError, StepOrder};
+use pointsman_router::roster::Roster;
 use pointsman_router::topology::ServerId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
@@ -32,8 +33,7 @@ const EVICT_LIMIT: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Realm {
     pub(super) account: Arc<ServiceAccount>,
-    /// Name and address, in the order of the configuration.
-    pub(super) servers: Vec<(String, String)>,
+    roster: watch::Receiver<Arc<Roster>>,
     pub(super) replication_user: String,
     pub(super) replication_password: Secret,
     /// Whether a server that has not replicated yet uses TLS to its source.
@@ -45,11 +45,16 @@ pub struct Realm {
 }
 
 impl Realm {
-    pub fn new(config: &Config, account: Arc<ServiceAccount>, clock: Clock) -> Self {
+    pub fn new(
+        config: &Config,
+        roster: watch::Receiver<Arc<Roster>>,
+        account: Arc<ServiceAccount>,
+        clock: Clock,
+    ) -> Self {
         let replication = &config.replication;
         Self {
             account,
-            servers: config.servers.iter().map(|s| (s.name.clone(), s.address.clone())).collect(),
+            roster,
             replication_user: replication.user.clone().unwrap_or_else(|| config.user.clone()),
             replication_password: replication.password.clone().unwrap_or_else(|| config.password.clone()),
             replication_tls: match config.backend_tls.mode {
@@ -68,40 +73,53 @@ impl Realm {
         self
     }
 
-    pub(super) fn name(&self, server: ServerId) -> &str {
-        self.servers.get(usize::from(server.0)).map_or("", |(name, _)| name)
+    pub(super) fn name(&self, server: ServerId) -> String {
+        self.roster.borrow().name(server).to_owned()
     }
 
-    pub(super) fn address(&self, server: ServerId) -> &str {
-        self.servers.get(usize::from(server.0)).map_or("", |(_, address)| address)
+    /// `host:port`
+    pub(super) fn address(&self, server: ServerId) -> String {
+        self.roster.borrow().address(server).to_owned()
     }
 }
 
 /// The way to all hands.
 #[derive(Debug)]
 pub struct Hands {
-    orders: Vec<mpsc::Sender<StepOrder>>,
+    realm: Arc<Realm>,
+    /// By server; none for one that is gone.
+    orders: Vec<Option<mpsc::Sender<StepOrder>>>,
     events: mpsc::Sender<Event>,
 }
 
 impl Hands {
     /// Starts one task for each server; each order ends in one [`Event::StepDone`] on `events`.
     pub fn start(realm: &Arc<Realm>, events: &mpsc::Sender<Event>) -> Self {
-        let start = |at: usize| {
-            let (sender, orders) = mpsc::channel(MAX_WAITING_ORDERS);
-            // The configuration holds at most as many servers as ids exist.
-            let server = ServerId(u16::try_from(at).unwrap_or(u16::MAX));
-            let hand = Hand { server, realm: realm.clone(), events: events.clone(), subject: None };
-            tokio::spawn(hand.run(orders));
-            sender
-        };
-        Self { orders: (0..realm.servers.len()).map(start).collect(), events: events.clone() }
+        let mut hands = Self { realm: realm.clone(), orders: Vec::new(), events: events.clone() };
+        hands.follow();
+        hands
+    }
+
+    /// One for each server of the configuration, and no others.
+    pub fn follow(&mut self) {
+        let roster = self.realm.roster.borrow().clone();
+        self.orders.resize(roster.len(), None);
+        for (orders, (server, member)) in self.orders.iter_mut().zip(roster.members()) {
+            if member.gone {
+                *orders = None;
+            } else if orders.is_none() {
+                let (sender, receiver) = mpsc::channel(MAX_WAITING_ORDERS);
+                let (realm, events) = (self.realm.clone(), self.events.clone());
+                tokio::spawn(Hand { server, realm, events, subject: None }.run(receiver));
+                *orders = Some(sender);
+            }
+        }
     }
 
     /// Passes an order on; one that cannot be is answered at once.
     pub fn order(&self, order: StepOrder) {
         let id = order.id;
-        let sent = match self.orders.get(usize::from(order.server.0)) {
+        let sent = match self.orders.get(usize::from(order.server.0)).and_then(Option::as_ref) {
             Some(hand) => hand.try_send(order).map_err(|_| "too many steps wait for the server"),
             None => Err("there is no such server"),
         };
@@ -147,13 +165,13 @@ impl Hand {
 
     async fn connect(&mut self) -> Result<&mut Subject, StepFailure> {
         let address = self.realm.address(self.server);
-        let subject = Subject::meet(&self.realm.account, address, CONNECT_LIMIT).await;
+        let subject = Subject::meet(&self.realm.account, &address, CONNECT_LIMIT).await;
         let subject = subject.map_err(|error| StepFailure::refused(format!("not connected: {error}")))?;
         Ok(self.subject.insert(subject))
     }
 
     async fn carry_out(&mut self, order: StepOrder) -> Result<Outcome, StepError> {
-        let name = self.realm.name(self.server).to_owned();
+        let name = self.realm.name(self.server);
         let started = Instant::now();
         let result = self.try_twice(&order).await;
         let (step, epoch, took_ms) = (order.step.name(), order.epoch, started.elapsed().as_millis());
@@ -178,7 +196,7 @@ impl Hand {
     async fn attempt(&mut self, order: &StepOrder, deadline: Instant) -> Result<Outcome, StepFailure> {
         if order.step == Step::Fence && !self.realm.fence_command.is_empty() {
             let (name, address) = (self.realm.name(self.server), self.realm.address(self.server));
-            let ran = fence::run_command(&self.realm.fence_command, name, address, order.epoch).await;
+            let ran = fence::run_command(&self.realm.fence_command, &name, &address, order.epoch).await;
             return ran.map(|()| Outcome::Done).map_err(StepFailure::refused);
         }
         if self.subject.is_none() {

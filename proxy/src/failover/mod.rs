@@ -23,13 +23,14 @@ use std::sync::Arc;
 use pointsman_config::{Config, CoordinationBackend, FailoverMode};
 use pointsman_router::discover::{Appointment, Observation, Withdrawn};
 use pointsman_router::failover::{Controller, ProxyId, Settings};
+use pointsman_router::roster::Roster;
 use tokio::sync::{mpsc, watch};
 
 pub use self::hand::{Hands, Realm};
 pub use self::operations::Operations;
 pub use self::view::View;
 
-use self::coordinator::{Coordinator, CoordinatorError, Entitlement, Etcd, Kubernetes, Local, Locks};
+use self::coordinator::{Coordinator, CoordinatorError, Etcd, Kubernetes, Local, Locks};
 use self::engine::Engine;
 use self::service::Sessions;
 use self::timeline::Timeline;
@@ -50,13 +51,7 @@ const MAX_WAITING: usize = 1024;
 
 /// Why nobody moves the primary's place, as far as the configuration says.
 pub fn off_reason(config: &Config) -> Option<String> {
-    if config.failover.mode == FailoverMode::Off {
-        return Some("failover.mode is off".into());
-    }
-    if config.servers.len() < 2 {
-        return Some("there is only one server".into());
-    }
-    None
+    (config.failover.mode == FailoverMode::Off).then(|| "failover.mode is off".into())
 }
 
 /// The queue through which the engine hears of what the monitors see.
@@ -75,18 +70,20 @@ pub fn start(
     shared: &Arc<Shared>,
     account: &Arc<ServiceAccount>,
     cluster: cluster::Handle,
-    observations: mpsc::Receiver<Observation>,
+    mut observations: mpsc::Receiver<Observation>,
     vip: Option<vip::Handle>,
 ) -> Handle {
-    let names = shared.config.servers.iter().map(|server| server.name.clone()).collect();
-    let (operations, asked) = Operations::new(names, cluster.clock);
+    let (operations, asked) = Operations::new(shared.roster.subscribe(), cluster.clock);
     let (sender, view) = watch::channel(Arc::new(View::off("the servers have not been looked at yet")));
     let (shared, account) = (shared.clone(), account.clone());
     let kept = operations.clone();
     tokio::spawn(async move {
+        second_server(&shared, &sender).await;
+        // What was seen before is of no use.
+        while observations.try_recv().is_ok() {}
         let reason = "the coordinator has not been read yet".into();
         drop(cluster.appoint(Appointment::Nobody { epoch: 0, reason }));
-        if let Some(reason) = preflight::obstacle(&shared.config, &account).await {
+        if let Some(reason) = preflight::obstacle(&shared.roster, &account).await {
             tracing::warn!(reason, "there will be no failover");
             sender.send_replace(Arc::new(View::off(reason)));
             drop(cluster.appoint(Appointment::Free));
@@ -106,6 +103,17 @@ pub fn start(
     Handle { view, operations: Some(operations) }
 }
 
+/// Waits until there is a server that could take the primary's place.
+async fn second_server(shared: &Shared, view: &watch::Sender<Arc<View>>) {
+    let mut roster = shared.roster.subscribe();
+    let is_alone = |roster: &Arc<Roster>| roster.servers().count() < 2;
+    if is_alone(&roster.borrow_and_update()) {
+        view.send_replace(Arc::new(View::off("there is only one server")));
+    }
+    // An error means that the process ends.
+    drop(roster.wait_for(|roster| !is_alone(roster)).await);
+}
+
 /// What comes into the engine from outside, and what it shows.
 struct Inlets {
     observations: mpsc::Receiver<Observation>,
@@ -123,18 +131,21 @@ async fn assemble(
 ) -> Result<Engine, CoordinatorError> {
     let config = &shared.config;
     let proxy = ProxyId(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
-    let (coordinator, entitlement) = coordinator(config, account, &proxy.0).await?;
+    let roster = shared.roster.subscribe();
+    let (coordinator, locks) = coordinator(shared, account, &proxy.0).await?;
     let (back, events) = mpsc::channel(MAX_WAITING);
     let Inlets { observations, asked, operations, view, vip } = inlets;
-    let realm = Arc::new(Realm::new(config, account.clone(), cluster.clock).with_vip(vip));
-    let names = config.servers.iter().map(|server| server.name.clone()).collect();
+    let realm = Arc::new(Realm::new(config, roster.clone(), account.clone(), cluster.clock).with_vip(vip));
     let voice = Arc::new(peers::Voice::new(coordinator.clone(), config.coordination.lease / 2));
+    let settings = Settings::new(config, &roster.borrow(), proxy.clone());
     Ok(Engine {
-        controller: Controller::new(Settings::new(config, proxy.clone())),
+        controller: Controller::new(settings),
+        config: config.clone(),
         proxy,
         hands: Hands::start(&realm, &back),
         coordinator,
-        entitlement,
+        entitlement: locks.as_ref().map(Locks::entitlement),
+        locks,
         sessions: Sessions::new(shared.clone(), cluster.clone()),
         cluster,
         observations,
@@ -142,7 +153,8 @@ async fn assemble(
         back,
         asked,
         operations,
-        timeline: Timeline::new(names),
+        timeline: Timeline::new(roster.clone()),
+        roster,
         view,
         mode: match config.failover.mode {
             FailoverMode::Automatic => "automatic",
@@ -159,11 +171,11 @@ async fn assemble(
 
 /// What the configuration says to agree through, and, where that knows of this proxy alone, whether it may act.
 async fn coordinator(
-    config: &Config,
+    shared: &Shared,
     account: &Arc<ServiceAccount>,
     proxy: &str,
-) -> Result<(Arc<dyn Coordinator>, Option<Entitlement>), CoordinatorError> {
-    let (settings, cluster) = (&config.coordination, &config.cluster);
+) -> Result<(Arc<dyn Coordinator>, Option<Locks>), CoordinatorError> {
+    let (settings, cluster) = (&shared.config.coordination, &shared.config.cluster);
     Ok(match settings.backend {
         CoordinationBackend::Etcd => {
             let etcd = Etcd::new(&settings.endpoints, &settings.prefix, cluster, proxy, settings.lease)?;
@@ -171,9 +183,8 @@ async fn coordinator(
         }
         CoordinationBackend::Kubernetes => (Arc::new(Kubernetes::new(settings, cluster, proxy).await?), None),
         CoordinationBackend::Local => {
-            let addresses: Vec<_> = config.servers.iter().map(|server| server.address.clone()).collect();
-            let locks = Locks::start(account, &addresses, cluster);
-            (Arc::new(Local::new(&settings.state_dir, cluster, proxy)), Some(locks.entitlement()))
+            let locks = Locks::start(account, &shared.roster.borrow().clone(), cluster);
+            (Arc::new(Local::new(&settings.state_dir, cluster, proxy)), Some(locks))
         }
     })
 }

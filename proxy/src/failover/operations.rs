@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pointsman_router::failover::{Answer, Event, Plan, Request, RequestId};
+use pointsman_router::roster::Roster;
 use pointsman_router::topology::ServerId;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -30,7 +31,7 @@ pub struct Operations {
     sender: mpsc::Sender<Asked>,
     /// Rises with every change of any operation.
     changes: watch::Sender<u64>,
-    names: Vec<String>,
+    roster: watch::Receiver<Arc<Roster>>,
     clock: Clock,
 }
 
@@ -73,10 +74,13 @@ impl State {
 }
 
 impl Operations {
-    pub(super) fn new(names: Vec<String>, clock: Clock) -> (Arc<Self>, mpsc::Receiver<Asked>) {
+    pub(super) fn new(
+        roster: watch::Receiver<Arc<Roster>>,
+        clock: Clock,
+    ) -> (Arc<Self>, mpsc::Receiver<Asked>) {
         let (sender, asked) = mpsc::channel(MAX_KEPT);
         let kept = Mutex::default();
-        (Arc::new(Self { kept, sender, changes: watch::Sender::new(0), names, clock }), asked)
+        (Arc::new(Self { kept, sender, changes: watch::Sender::new(0), roster, clock }), asked)
     }
 
     /// Asks for something; the number names the operation from now on. None when nobody serves requests.
@@ -181,8 +185,8 @@ impl Operations {
         self.changes.send_modify(|change| *change += 1);
     }
 
-    fn name(&self, server: ServerId) -> &str {
-        self.names.get(usize::from(server.0)).map_or("", String::as_str)
+    fn name(&self, server: ServerId) -> String {
+        self.roster.borrow().name(server).to_owned()
     }
 
     fn plan(&self, plan: &Plan) -> Value {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_config::Config;
 use pointsman_router::intent::Flavour;
+use pointsman_router::roster::Roster;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::cli::lacking_for_failover;
@@ -12,10 +13,14 @@ use crate::cluster::ServiceAccount;
 use crate::cluster::subject::Subject;
 
 /// Why not; none when nothing is in the way. Waits until at least one server has answered.
-pub(super) async fn obstacle(config: &Config, account: &Arc<ServiceAccount>) -> Option<String> {
+pub(super) async fn obstacle(
+    roster: &watch::Sender<Arc<Roster>>,
+    account: &Arc<ServiceAccount>,
+) -> Option<String> {
     loop {
+        let servers = roster.borrow().clone();
         let mut answered = false;
-        for server in &config.servers {
+        for (_, server) in servers.servers() {
             match look_at(account, &server.address).await {
                 Ok(None) => answered = true,
                 Ok(Some(obstacle)) => return Some(format!("{}: {obstacle}", server.name)),

@@ -15,7 +15,7 @@ use crate::cluster::connection::split_address;
 /// Stops, points and starts the server; nothing is done where all is as it should be.
 pub(super) async fn repoint(work: &mut Work<'_>, source: ServerId, acker: bool) -> Result<(), StepFailure> {
     let flavour = work.flavour();
-    let address = work.realm.address(source).to_owned();
+    let address = work.realm.address(source);
     let (host, port) = split_address(&address)
         .ok_or_else(|| StepFailure::refused(format!("expected host:port as address, got \"{address}\"")))?;
     work.subject.forget();
@@ -121,8 +121,8 @@ async fn compare_logs(
     let sql = words::logged(flavour);
     let own = text(work.ask(sql).await?);
     let limit = work.left();
-    let address = work.realm.address(source).to_owned();
-    let name = work.realm.name(source).to_owned();
+    let address = work.realm.address(source);
+    let name = work.realm.name(source);
     let failed = |error| StepFailure::refused(format!("{name} cannot be compared with: {error}"));
     let mut other = work.realm.account.connect(&address, limit).await.map_err(failed)?;
     let theirs = text(other.rows(sql, limit).await.map_err(failed)?);

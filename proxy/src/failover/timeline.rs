@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pointsman_router::failover::{
     Action, Controller, Event, HISTORY_LENGTH, Level, Note, Phase, Service, StepId, Verdict,
 };
+use pointsman_router::roster::Roster;
 use serde::Serialize;
+use tokio::sync::watch;
 
 /// One change of the primary, or an attempt at one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -57,8 +59,7 @@ pub enum Kind {
 /// Compares the controller before and after each event.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    /// Of the servers, in the order of the configuration.
-    names: Vec<String>,
+    roster: watch::Receiver<Arc<Roster>>,
     seen: Seen,
     /// Steps in flight: what they do, and since when.
     steps: BTreeMap<StepId, (String, Duration)>,
@@ -85,9 +86,9 @@ struct Running {
 }
 
 impl Timeline {
-    pub(super) fn new(names: Vec<String>) -> Self {
+    pub(super) fn new(roster: watch::Receiver<Arc<Roster>>) -> Self {
         let seen = Seen { epoch: 0, phase: None, fenced: 0, verdict: "ALIVE", serves: false };
-        Self { names, seen, steps: BTreeMap::new(), running: None, past: VecDeque::new() }
+        Self { roster, seen, steps: BTreeMap::new(), running: None, past: VecDeque::new() }
     }
 
     /// The changes that have ended, the oldest first.
@@ -148,7 +149,8 @@ impl Timeline {
     fn time_steps(&mut self, actions: &[Action], now: Duration) {
         for action in actions {
             if let Action::Step(order) = action {
-                let server = self.names.get(usize::from(order.server.0)).map_or("", String::as_str);
+                let roster = self.roster.borrow();
+                let server = roster.name(order.server);
                 self.steps.insert(order.id, (format!("{} on {server}", order.step.name()), now));
             }
         }

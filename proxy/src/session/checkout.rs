@@ -229,16 +229,21 @@ impl Session {
         self.carry_insert_id(connection, needs).await
     }
 
+    /// Makes room for what is remembered of a server that has come since the session began.
+    pub(super) fn meet(&mut self, at: usize) {
+        if self.kept.len() <= at {
+            self.kept.resize_with(at + 1, || None);
+            self.last_used.resize(at + 1, 0);
+        }
+    }
+
     /// Gives a connection back that holds nothing of this session but replayable state.
     pub(super) fn release(&mut self, connection: Box<ServerConnection>) {
         let at = usize::from(connection.server.0);
-        if let Some(last) = self.last_used.get_mut(at) {
-            *last = connection.serial;
-        }
+        self.meet(at);
+        self.last_used[at] = connection.serial;
         if self.in_session_mode() {
-            if let Some(kept) = self.kept.get_mut(at) {
-                *kept = Some(connection);
-            }
+            self.kept[at] = Some(connection);
         } else if self.slot.killing.get() == 0 {
             self.worker.pool.give_back(connection);
         }

@@ -430,9 +430,9 @@ impl Session {
             self.slot.holds.set(None);
             self.release(connection);
         } else {
-            if let Some(last) = self.last_used.get_mut(usize::from(connection.server.0)) {
-                *last = connection.serial;
-            }
+            let at = usize::from(connection.server.0);
+            self.meet(at);
+            self.last_used[at] = connection.serial;
             self.held = Some(connection);
         }
     }

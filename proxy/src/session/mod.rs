@@ -111,7 +111,7 @@ impl Session {
         listener: ListenerKind,
         address: ClientAddress,
     ) -> Self {
-        let servers = worker.shared.config.servers.len();
+        let servers = worker.shared.roster.borrow().len();
         let LoggedIn { lane, identity } = logged_in;
         let mut session = Self {
             client: lane,

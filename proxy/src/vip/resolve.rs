@@ -43,7 +43,7 @@ struct Known {
 impl Names {
     async fn addresses(&mut self, topology: &Topology) -> Addresses {
         let mut addresses = Addresses::new();
-        for view in &topology.servers {
+        for view in topology.members() {
             if let Some(address) = self.address(view).await {
                 addresses.insert(view.id, address);
             }

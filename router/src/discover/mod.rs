@@ -11,7 +11,7 @@ mod verdict;
 
 use std::time::Duration;
 
-use pointsman_config::{Config, Server};
+use pointsman_config::Config;
 
 pub use self::observation::{
     Channel, EpochRow, News, Observation, Pulse, Receiver, Replication, Report, SemiSync, ThreadError,
@@ -24,6 +24,7 @@ use self::roles::{Primary, Seen, Sources};
 use self::verdict::Standing;
 use crate::gtid::GtidSet;
 use crate::lag::LagClock;
+use crate::roster::{Member, Roster};
 use crate::topology::{Role, ServerId, ServerView, State, Topology};
 
 /// Who takes writes, where that is not left to discovery.
@@ -65,6 +66,8 @@ pub struct Discovery {
     last: Option<ServerId>,
     epoch: u64,
     appointment: Appointment,
+    /// The first monitor round is over.
+    ready: bool,
 }
 
 /// One server and what is known of it.
@@ -90,6 +93,8 @@ struct Tracked {
     /// Kept from all clients, by every proxy.
     fenced: bool,
     maintenance: bool,
+    /// The configuration names it no more.
+    gone: bool,
     /// Has been used at any time.
     pooled: bool,
     role: Role,
@@ -100,35 +105,14 @@ struct Tracked {
 
 impl Discovery {
     pub fn new(config: &Config) -> Self {
-        let server = |(at, server): (usize, &Server)| Tracked {
-            // The configuration holds at most as many servers as ids exist.
-            id: ServerId(u16::try_from(at).unwrap_or(u16::MAX)),
-            name: server.name.clone(),
-            address: server.address.clone(),
-            weight: server.weight,
-            zone: server.zone.clone(),
-            health: Health::default(),
-            report: None,
-            asked: Duration::ZERO,
-            reported: Duration::ZERO,
-            divergence: Divergence::default(),
-            lost: None,
-            lag: None,
-            standing: Standing::default(),
-            draining: false,
-            fenced: false,
-            maintenance: false,
-            pooled: false,
-            role: Role::Unknown,
-            state: State::Unknown,
-            reason: String::new(),
-            online_since: Duration::ZERO,
-        };
         Self {
             failures: config.monitor.failures,
             timeout: config.monitor.timeout,
             lag: config.lag.clone(),
-            servers: config.servers.iter().enumerate().map(server).collect(),
+            servers: Roster::new(&config.servers)
+                .members()
+                .map(|(id, member)| Tracked::new(id, member))
+                .collect(),
             sources: Sources::default(),
             clock: LagClock::default(),
             newest: None,
@@ -137,6 +121,7 @@ impl Discovery {
             last: None,
             epoch: 0,
             appointment: Appointment::Free,
+            ready: config.servers.is_empty(),
         }
     }
 
@@ -151,7 +136,8 @@ impl Discovery {
     pub fn observe(&mut self, observation: Observation) {
         let Observation { server, asked, noticed, news } = observation;
         let at = usize::from(server.0);
-        let Some(tracked) = self.servers.get_mut(at) else { return };
+        // A probe of one that has gone meanwhile says nothing.
+        let Some(tracked) = self.servers.get_mut(at).filter(|tracked| !tracked.gone) else { return };
         tracked.health.observe(&news, self.failures, self.timeout);
         let is_report = matches!(news, News::Report(_));
         if let News::Report(report) = news {
@@ -183,12 +169,21 @@ impl Discovery {
         self.judge_all(now);
     }
 
-    /// Takes up weights and lag limits of a changed configuration of the same servers.
-    pub fn reconfigure(&mut self, config: &Config, now: Duration) {
+    /// Takes up a changed configuration: servers that have come or gone, weights and lag limits.
+    pub fn reconfigure(&mut self, config: &Config, roster: &Roster, now: Duration) {
         self.lag = config.lag.clone();
-        for (tracked, server) in self.servers.iter_mut().zip(&config.servers) {
-            tracked.weight = server.weight;
+        for (id, member) in roster.members() {
+            match self.servers.get_mut(usize::from(id.0)) {
+                Some(tracked) if tracked.gone == member.gone => tracked.weight = member.server.weight,
+                Some(tracked) => *tracked = Tracked::new(id, member),
+                None => self.servers.push(Tracked::new(id, member)),
+            }
+            if member.gone {
+                self.sources.forget(id);
+                self.last = self.last.filter(|last| *last != id);
+            }
         }
+        self.decide_primary();
         self.judge_all(now);
     }
 
@@ -209,7 +204,7 @@ impl Discovery {
             epoch: self.epoch,
             primary,
             no_primary_reason,
-            ready: self.servers.iter().all(|s| s.health.known()),
+            ready: self.ready,
             flavour: speaker.map(|report| report.flavour).unwrap_or_default(),
             version: speaker.map(|report| report.version.clone()).unwrap_or_default(),
             servers: self.servers.iter().map(Tracked::view).collect(),
@@ -316,6 +311,8 @@ impl Discovery {
     }
 
     fn judge_all(&mut self, now: Duration) {
+        // It stays over when a server is added.
+        self.ready |= self.servers.iter().all(|s| s.gone || s.health.known());
         self.age_silent_servers(now);
         let barred: Vec<_> = self.servers.iter().map(Tracked::barred).collect();
         let seen = seen(&self.servers, &barred);
@@ -362,7 +359,8 @@ fn seen<'a>(servers: &'a [Tracked], barred: &'a [Option<String>]) -> Vec<Seen<'a
     let one = |(server, barred): (&'a Tracked, &'a Option<String>)| Seen {
         id: server.id,
         name: &server.name,
-        address: &server.address,
+        // Another one may have it now.
+        address: if server.gone { "" } else { &server.address },
         up: server.health.up(),
         report: server.report.as_ref(),
         barred: barred.as_deref(),
@@ -371,6 +369,34 @@ fn seen<'a>(servers: &'a [Tracked], barred: &'a [Option<String>]) -> Vec<Seen<'a
 }
 
 impl Tracked {
+    /// A server of which nothing is known yet.
+    fn new(id: ServerId, Member { server, gone }: &Member) -> Self {
+        Self {
+            id,
+            name: server.name.clone(),
+            address: server.address.clone(),
+            weight: server.weight,
+            zone: server.zone.clone(),
+            health: Health::default(),
+            report: None,
+            asked: Duration::ZERO,
+            reported: Duration::ZERO,
+            divergence: Divergence::default(),
+            lost: None,
+            lag: None,
+            standing: Standing::default(),
+            draining: false,
+            fenced: false,
+            maintenance: false,
+            gone: *gone,
+            pooled: false,
+            role: Role::Unknown,
+            state: State::Unknown,
+            reason: String::new(),
+            online_since: Duration::ZERO,
+        }
+    }
+
     /// Why the server is no candidate for the primary's place although it accepts writes.
     fn barred(&self) -> Option<String> {
         self.lost.as_ref().map(|lost| format!("its position went back and lacks part of {lost}"))

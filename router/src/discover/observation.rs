@@ -137,8 +137,10 @@ pub struct ThreadError {
 pub struct SemiSync {
     /// Waits for replicas before it acknowledges.
     pub source: bool,
-    /// Acknowledges to its source.
+    /// Acknowledges to its source when it attaches to it.
     pub replica: bool,
+    /// Is attached to its source as one that acknowledges.
+    pub acknowledges: bool,
     /// Has not fallen back to asynchronous replication.
     pub active: bool,
     /// Waits before the engine commits, so that nobody reads what may be lost.

@@ -50,6 +50,11 @@ impl Sources {
         }
     }
 
+    /// Its address may become another server's.
+    pub(super) fn forget(&mut self, server: ServerId) {
+        self.by_address.retain(|_, id| *id != server);
+    }
+
     /// The configured server that a channel replicates from.
     fn resolve(&self, channel: &Channel, servers: &[Seen<'_>]) -> Option<ServerId> {
         let address = channel.source().to_lowercase();

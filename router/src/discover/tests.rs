@@ -1,3 +1,5 @@
+use pointsman_config::Server;
+
 use super::*;
 use crate::intent::Flavour;
 
@@ -6,6 +8,7 @@ use crate::intent::Flavour;
 /// A step is `+MS` or `SERVER WHAT...`, for example `0 w 7` (accepts writes, position 7), `1 r0 7` (follows server 0,
 /// has applied 7), `1 r0 7 sql` (SQL thread stopped), `io` (IO thread stopped), `1236` (its error), `con`
 /// (connecting), `0 x` (refuses connects), `0 s` (silent), `0 40` (refuses the account), `d` (drained).
+/// `only 0 2` is the configuration from then on.
 /// `up` brings all three up with position 10.
 fn check(steps: &str, expected: &str) {
     let (summary, topology) = run(steps);
@@ -34,7 +37,7 @@ fn run(steps: &str) -> (String, Topology) {
     (summary(&topology), topology)
 }
 
-/// `epoch:primary states`, one letter a server: Online, Lagging, Draining, eXcluded, Gone (down), ?.
+/// `epoch:primary states`, one letter a server: Online, Lagging, Draining, eXcluded, Gone (down), ?, - (not configured).
 fn summary(topology: &Topology) -> String {
     let letters: String = topology
         .servers
@@ -46,6 +49,7 @@ fn summary(topology: &Topology) -> String {
             State::Excluded => 'X',
             State::Down => 'G',
             State::Unknown => '?',
+            State::Gone => '-',
         })
         .collect();
     let primary = topology.primary.map_or("none".into(), |id| id.0.to_string());
@@ -54,18 +58,15 @@ fn summary(topology: &Topology) -> String {
 
 struct Bench {
     discovery: Discovery,
+    roster: Roster,
     now: Duration,
 }
 
 impl Bench {
     fn new() -> Self {
-        let server = |at: usize| Server {
-            name: format!("db-{at}"),
-            address: format!("10.0.0.{at}:3306"),
-            ..Server::default()
-        };
-        let config = Config { servers: (0..3).map(server).collect(), ..Config::default() };
-        Self { discovery: Discovery::new(&config), now: Duration::from_millis(10) }
+        let config = configuration(&["0", "1", "2"]);
+        let roster = Roster::new(&config.servers);
+        Self { discovery: Discovery::new(&config), roster, now: Duration::from_millis(10) }
     }
 
     /// One step of each server, and a probe interval.
@@ -78,6 +79,11 @@ impl Bench {
 
     fn step(&mut self, step: &str) {
         let words: Vec<_> = step.split_whitespace().collect();
+        if words[0] == "only" {
+            let config = configuration(&words[1..]);
+            self.roster = self.roster.followed_by(&config.servers);
+            return self.discovery.reconfigure(&config, &self.roster, self.now);
+        }
         let id = words[0].parse().unwrap();
         let server = ServerId(id);
         let news = match words[1] {
@@ -104,6 +110,16 @@ impl Bench {
         self.now += Duration::from_millis(1);
         self.discovery.observe(Observation { server, asked, noticed: self.now, news });
     }
+}
+
+/// Servers by their numbers.
+fn configuration(servers: &[&str]) -> Config {
+    let server = |number: &&str| Server {
+        name: format!("db-{number}"),
+        address: format!("10.0.0.{number}:3306"),
+        ..Server::default()
+    };
+    Config { servers: servers.iter().map(server).collect(), ..Config::default() }
 }
 
 fn report(id: u32, what: &str, rest: &[&str]) -> Report {
@@ -260,4 +276,19 @@ fn an_operator_drains() {
     check("up, 1 m, 2 m", "1:0 OOD");
     // A primary serves until it is moved.
     check("up, 0 m", "1:0 OOO");
+}
+
+#[test]
+fn servers_come_and_go() {
+    check("up, only 0 1", "1:0 OO-");
+    check("up, only 0 1, 2 r0 10", "1:0 OO-");
+    check("up, only 0 1, 2 w 10", "1:0 OO-");
+    check("up, only 0 1 2 3", "1:0 OOO?");
+    check("up, only 0 1 2 3, 4*0 w 10/1 r0 10/2 r0 10/3 r0 10", "1:0 OOOO");
+    check("up, only 0 1, only 0 1 2", "1:0 OO?");
+    check("up, only 0 1, only 0 1 2, 4*0 w 10/1 r0 10/2 r0 10", "1:0 OOO");
+    // The first round stays over.
+    assert!(run("up, only 0 1 2 3").1.ready);
+    // A dead primary may go; another server is promoted by hand.
+    check("up, 0 x, only 1 2, 1 w 11, 2 r1 11", "2:1 -OO");
 }

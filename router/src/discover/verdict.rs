@@ -61,6 +61,11 @@ pub(super) struct Verdict {
 
 impl Surroundings<'_> {
     pub(super) fn judge(&self, server: &Tracked) -> Verdict {
+        if server.gone {
+            let (role, state) = (Role::Unknown, State::Gone);
+            let reason = "the configuration names it no more".into();
+            return Verdict { role, state, reason, receiver_stopped: false };
+        }
         let receiver_stopped = self.receiver_stopped(server);
         let (role, problem) = self.problem(server, receiver_stopped);
         let (state, reason) = match problem {

@@ -18,7 +18,7 @@ use crate::topology::ServerId;
 impl Controller {
     /// Makes the first record when it is clear who the primary is.
     pub(super) fn bootstrap(&mut self) {
-        let all_probed = self.watches.iter().all(|watch| watch.answered.is_some() || watch.misses > 0);
+        let all_probed = self.members().all(|watch| watch.answered.is_some() || watch.misses > 0);
         if !self.may_swap() || !all_probed || self.now < self.started + self.stagger() {
             return;
         }
@@ -40,11 +40,11 @@ impl Controller {
             return self.probe_now();
         };
         // Who acknowledges is seen on the replicas: they get some time to answer.
-        let all_seen = self.watches.iter().all(|watch| watch.report.is_some());
+        let all_seen = self.members().all(|watch| watch.report.is_some());
         if report.semi_sync.source && !all_seen && self.now < self.started + FIRST_PATIENCE {
             return;
         }
-        let rows = self.watches.iter().filter_map(|watch| watch.report.as_ref()?.epoch.as_ref());
+        let rows = self.members().filter_map(|watch| watch.report.as_ref()?.epoch.as_ref());
         let epoch = rows.map(|row| row.epoch).max().unwrap_or(0) + 1;
         let name = self.name(primary);
         let mut record = Record {
@@ -182,7 +182,8 @@ impl Controller {
         let Some(record) = &self.coordination.record else { return Err("there is no record".into()) };
         let primary = record.primary.as_deref().unwrap_or_default();
         let failures = self.settings.failures;
-        let down = self.watches.iter().filter(|watch| watch.down(failures)).count();
+        let down = self.members().filter(|watch| watch.down(failures)).count();
+        let all = self.members().count();
         if self.settings.mode != FailoverMode::Automatic {
             return Err("failover.mode is not automatic".into());
         }
@@ -198,11 +199,8 @@ impl Controller {
         if let Some(reason) = &self.coordination.lost {
             return Err(format!("the coordinator does not answer: {reason}"));
         }
-        if down * 2 > self.watches.len() {
-            return Err(format!(
-                "{down} of {} servers do not answer: it is more likely us",
-                self.watches.len()
-            ));
+        if down * 2 > all {
+            return Err(format!("{down} of {all} servers do not answer: it is more likely us"));
         }
         if record.durability == Durability::Async && self.settings.durability == Wanted::Lossless {
             return Err("failover.durability is lossless and replication was not".into());

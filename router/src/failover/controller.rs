@@ -51,6 +51,8 @@ pub struct Controller {
     pub(super) epoch_row_written: u64,
     /// By name of the server: which maintenance, and until when on this process's clock.
     pub(super) maintenance_until: BTreeMap<String, (u64, Duration)>,
+    /// Since when nobody acknowledges but servers of the configuration, and the primary's position at that time.
+    pub(super) known_alone: Option<(Duration, GtidSet)>,
     /// Requests that wait for the end of the change that they have begun.
     pub(super) waiting: Vec<RequestId>,
     /// Said already, so that it is not said at every tick.
@@ -105,6 +107,7 @@ impl Controller {
             refusal: None,
             epoch_row_written: 0,
             maintenance_until: BTreeMap::new(),
+            known_alone: None,
             waiting: Vec::new(),
             noted: BTreeSet::new(),
             probed: Duration::ZERO,
@@ -112,6 +115,37 @@ impl Controller {
             swaps: 0,
             out: Vec::new(),
         }
+    }
+
+    /// This proxy.
+    pub fn proxy(&self) -> &ProxyId {
+        &self.settings.proxy
+    }
+
+    /// Whether the servers may [change](Self::reconfigure): in the midst of anything they may not.
+    pub fn is_calm(&self) -> bool {
+        let flies = self.upkeep.values().any(|upkeep| upkeep.flight.is_some());
+        let stable = matches!(self.phase(), None | Some(Phase::Stable));
+        stable && !self.is_swapping() && self.waiting.is_empty() && !flies
+    }
+
+    /// Takes up servers that have come or gone; everything else goes on.
+    pub fn reconfigure(&mut self, settings: Settings) {
+        let ids = (0..).map(ServerId);
+        for (id, server) in ids.zip(&settings.servers) {
+            if self.settings.servers.get(usize::from(id.0)).is_some_and(|old| old.gone == server.gone) {
+                continue;
+            }
+            self.upkeep.remove(&id);
+            self.lacks_own.remove(&id);
+            self.isolated.remove(&id);
+            match self.watches.get_mut(usize::from(id.0)) {
+                Some(watch) => *watch = Watch::default(),
+                None => self.watches.push(Watch::default()),
+            }
+        }
+        self.known_alone = None;
+        self.settings = settings;
     }
 
     /// Takes one event at `now`, on the process's clock, and says what to do. `now` never goes back.
@@ -190,6 +224,10 @@ impl Controller {
 
     fn observed(&mut self, observation: crate::discover::Observation) {
         let server = observation.server;
+        // One that came after the server had left the configuration says nothing.
+        if self.settings.servers.get(usize::from(server.0)).is_none_or(|server| server.gone) {
+            return;
+        }
         let is_report = matches!(observation.news, crate::discover::News::Report(_));
         let primary = self.primary();
         let position = primary
@@ -301,7 +339,7 @@ impl Controller {
     }
 
     pub(super) fn find(&self, name: &str) -> Option<ServerId> {
-        let at = self.settings.servers.iter().position(|server| server.name == name)?;
+        let at = self.settings.servers.iter().position(|server| !server.gone && server.name == name)?;
         u16::try_from(at).ok().map(ServerId)
     }
 
@@ -313,8 +351,16 @@ impl Controller {
         self.watches.get(usize::from(id.0))
     }
 
+    /// The servers of the configuration.
     pub(super) fn ids(&self) -> impl Iterator<Item = ServerId> + use<> {
-        (0..self.settings.servers.len()).filter_map(|at| u16::try_from(at).ok()).map(ServerId)
+        let ids = (0..).map(ServerId).zip(&self.settings.servers);
+        let ids: Vec<_> = ids.filter(|(_, server)| !server.gone).map(|(id, _)| id).collect();
+        ids.into_iter()
+    }
+
+    /// What is known of each of them.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Watch> {
+        self.ids().filter_map(|id| self.watch(id))
     }
 
     pub(super) fn is_acker(&self, id: ServerId) -> bool {

@@ -354,14 +354,19 @@ impl Controller {
 
     fn prove_by_quorum(&self, acting: &Acting, entrants: &[Entrant], best: &GtidSet) -> Result<(), String> {
         let Some(record) = &self.coordination.record else { return Ok(()) };
-        let missing =
-            |id: &ServerId| !self.counts(acting, *id, entrants) || !self.has_no_more_than(*id, best);
-        let ackers = record.ackers.iter().filter_map(|name| self.find(name));
-        let named = |id: ServerId| match acting.hand(id).and_then(|hand| hand.stopped).and(self.barred(id)) {
-            Some(reason) => format!("{} ({reason})", self.name(id)),
-            None => self.name(id),
+        // One that the configuration names no more may hold what nobody else does.
+        let missing = |name: &&String| {
+            let proves = |id| self.counts(acting, id, entrants) && self.has_no_more_than(id, best);
+            !self.find(name).is_some_and(proves)
         };
-        let missing: Vec<_> = ackers.filter(missing).map(named).collect();
+        let named = |name: &String| {
+            let Some(id) = self.find(name) else { return format!("{name} (in no configuration)") };
+            match acting.hand(id).and_then(|hand| hand.stopped).and(self.barred(id)) {
+                Some(reason) => format!("{name} ({reason})"),
+                None => name.clone(),
+            }
+        };
+        let missing: Vec<_> = record.ackers.iter().filter(missing).map(named).collect();
         let counted = record.ackers.len() - missing.len() + usize::from(self.errs(Defect::QuorumOneShort));
         if counted >= record.quorum() || (record.accept_loss && !entrants.is_empty()) {
             return Ok(());

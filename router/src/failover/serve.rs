@@ -140,7 +140,7 @@ impl Controller {
         Alive {
             epoch: self.epoch(),
             reaches_primary: self.primary().and_then(|id| self.watch(id)).is_some_and(Watch::up),
-            reaches_all: self.watches.iter().all(Watch::up),
+            reaches_all: self.members().all(Watch::up),
             coordinator_lost: self.coordination.lost.is_some(),
             mark: self.held.as_ref().map_or(Mark::Unknown, |(_, mark)| mark.clone()),
         }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use pointsman_config::{Config, DataLoss, Durability, FailoverMode, Promotion};
 
 use super::record::ProxyId;
+use crate::roster::{Member, Roster};
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// This proxy.
     pub proxy: ProxyId,
-    /// In the order of the configuration: indexed by [`crate::topology::ServerId`].
+    /// Indexed by [`crate::topology::ServerId`].
     pub servers: Vec<ServerSettings>,
     pub mode: FailoverMode,
     pub durability: Durability,
@@ -40,20 +41,23 @@ pub struct ServerSettings {
     pub region: String,
     pub zone: String,
     pub promotion: Promotion,
+    /// The configuration names it no more.
+    pub gone: bool,
 }
 
 impl Settings {
-    pub fn new(config: &Config, proxy: ProxyId) -> Self {
-        let server = |server: &pointsman_config::Server| ServerSettings {
+    pub fn new(config: &Config, roster: &Roster, proxy: ProxyId) -> Self {
+        let server = |Member { server, gone }: &Member| ServerSettings {
             name: server.name.clone(),
             address: server.address.clone(),
             region: server.region.clone(),
             zone: server.zone.clone(),
             promotion: server.promotion,
+            gone: *gone,
         };
         Self {
             proxy,
-            servers: config.servers.iter().map(server).collect(),
+            servers: roster.members().map(|(_, member)| server(member)).collect(),
             mode: config.failover.mode,
             durability: config.failover.durability,
             data_loss: config.failover.data_loss,

@@ -79,6 +79,7 @@ impl Controller {
             let attached = |id: &ServerId| self.report(*id).is_some_and(|report| report.semi_sync.replica);
             let more = self.ids().filter(|id| self.primary() != Some(*id)).filter(attached);
             changed.ackers.extend(more.map(|id| self.name(id)));
+            self.let_strangers_go(&mut changed, primary);
         } else if settled {
             self.set_durability(&mut changed, primary);
         }
@@ -100,6 +101,43 @@ impl Controller {
         changed.ackers.extend(ready.cloned());
         self.expire_maintenance(&mut changed);
         (changed != *record).then_some(changed)
+    }
+
+    /// An acker that the configuration names no more counts until it certainly acknowledges no more, and what it may have
+    /// acknowledged alone has arrived at the others.
+    fn let_strangers_go(&mut self, record: &mut Record, primary: &Report) {
+        let (known, strangers): (Vec<_>, Vec<_>) =
+            record.ackers.iter().cloned().partition(|name| self.find(name).is_some());
+        if strangers.is_empty() || known.is_empty() {
+            self.known_alone = None;
+            return;
+        }
+        let acknowledges = |id: &ServerId| {
+            self.watch(*id).filter(|watch| watch.up()).is_some_and(|watch| {
+                let attached = watch.report.as_ref().is_some_and(|report| report.semi_sync.acknowledges);
+                attached && watch.channel().is_some_and(|channel| self.leads_to_primary(channel))
+            })
+        };
+        let acknowledging = self.ids().filter(acknowledges).count();
+        if usize::try_from(primary.semi_sync.ackers).is_ok_and(|attached| attached > acknowledging) {
+            self.known_alone = None;
+            let names = strangers.join(", ");
+            self.note(
+                Level::Warning,
+                format!("{names} is in no configuration and may acknowledge: stop its replication"),
+            );
+            return;
+        }
+        let now = self.now;
+        let (since, position) =
+            self.known_alone.get_or_insert_with(|| (now, primary.executed.clone())).clone();
+        let holds = |name: &String| {
+            self.find(name).and_then(|id| self.report(id)).is_some_and(|report| report.holds(&position))
+        };
+        if known.iter().all(holds) && now >= since + super::DEGRADED_AFTER {
+            record.ackers.retain(|name| known.contains(name));
+            self.known_alone = None;
+        }
     }
 
     fn has_rejoined(&self, name: &str, record: &Record) -> bool {

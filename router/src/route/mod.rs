@@ -227,7 +227,9 @@ fn no_primary_reason(topology: &Topology) -> Why {
             State::Online => "the primary did not serve this statement".into(),
             State::Down => "the primary does not answer".into(),
             State::Draining => "the primary is being drained".into(),
-            State::Excluded | State::Lagging | State::Unknown => "the primary cannot be used".into(),
+            State::Excluded | State::Lagging | State::Unknown | State::Gone => {
+                "the primary cannot be used".into()
+            }
         },
     }
 }

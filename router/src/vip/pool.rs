@@ -101,7 +101,7 @@ impl ReadPool {
         let mut least_lagging: Option<(Duration, SocketAddr, u32)> = None;
         // From then on its role keeps it out, for as long as it has that.
         self.evicted.retain(|server| topology.primary != Some(*server));
-        for view in &topology.servers {
+        for view in topology.members() {
             let Some(&address) = addresses.get(&view.id) else { continue };
             if self.evicted.contains(&view.id) {
                 self.forget(view.id);

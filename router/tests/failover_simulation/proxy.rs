@@ -15,6 +15,8 @@ pub(crate) struct Proxy {
     pub(crate) life: u32,
     pub(crate) alive: bool,
     pub(crate) frozen_until: Millis,
+    /// As far as this proxy has heard.
+    pub(crate) unlisted: Option<usize>,
     pub(crate) controller: Controller,
     pub(crate) tick_at: Millis,
     pub(crate) service: Service,
@@ -39,6 +41,7 @@ impl Proxy {
             life,
             alive: true,
             frozen_until: 0,
+            unlisted: None,
             service: controller.service().clone(),
             controller,
             tick_at: Millis::MAX,
@@ -50,6 +53,22 @@ impl Proxy {
             requests: 0,
             told: Vec::new(),
         }
+    }
+
+    /// Takes up the configuration as it is now, when it may. The primary stays in it.
+    pub(crate) fn follow(&mut self, unlisted: Option<usize>, scenario: &Scenario) {
+        let primary = self.controller.record().and_then(|(record, _)| crate::check::primary_of(record));
+        let is_primary = unlisted.is_some() && unlisted == primary;
+        if self.unlisted == unlisted || is_primary || !self.controller.is_calm() {
+            return;
+        }
+        self.unlisted = unlisted;
+        let mut settings = scenario.settings.clone();
+        settings.proxy = self.controller.proxy().clone();
+        if let Some(server) = unlisted {
+            settings.servers[server].gone = true;
+        }
+        self.controller.reconfigure(settings);
     }
 
     fn may_forward(&self, epoch: u64, now: Duration) -> bool {

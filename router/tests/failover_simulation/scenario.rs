@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pointsman_router::failover::{Phase, Request, ServerSettings, Settings};
+use pointsman_router::roster::Roster;
 use pointsman_router::topology::ServerId;
 
 use crate::coverage::count;
@@ -49,9 +50,11 @@ pub(crate) enum Fault {
     SlowApplier,
     SemiSyncOff,
     Switchover,
+    /// Operators stop a replica and take it out of the configuration for a while.
+    Unlist,
 }
 
-pub(crate) const FAULTS: [Fault; 22] = [
+pub(crate) const FAULTS: [Fault; 23] = [
     Fault::KillPrimary,
     Fault::KillAny,
     Fault::KillTwo,
@@ -74,6 +77,7 @@ pub(crate) const FAULTS: [Fault; 22] = [
     Fault::SlowApplier,
     Fault::SemiSyncOff,
     Fault::Switchover,
+    Fault::Unlist,
 ];
 
 impl Scenario {
@@ -97,13 +101,14 @@ impl Scenario {
 
     pub(crate) fn base_settings() -> Settings {
         let config = pointsman_config::Config::default();
-        let mut settings = Settings::new(&config, Default::default());
+        let mut settings = Settings::new(&config, &Roster::default(), Default::default());
         let server = |at: usize| ServerSettings {
             name: format!("s{at}"),
             address: format!("s{at}:3306"),
             region: String::new(),
             zone: String::new(),
             promotion: Default::default(),
+            gone: false,
         };
         settings.servers = (0..4).map(server).collect();
         settings.min_interval = Duration::ZERO;
@@ -270,6 +275,16 @@ impl World {
                 let to =
                     (self.random.below(2) == 0).then(|| ServerId(self.random.below(servers as u64) as u16));
                 self.request(proxy, Request::Switchover { to, dry_run: false });
+            }
+            Fault::Unlist => {
+                let server = (primary + 1) % servers;
+                if servers > 2 && self.unlisted.is_none() {
+                    self.servers[server].stop_receiver();
+                    self.servers[server].semi_replica = false;
+                    self.unlisted = Some(server);
+                    let back = self.now + 1_000 + self.random.below(8_000);
+                    self.at(back, Due::List);
+                }
             }
         }
     }

@@ -307,6 +307,7 @@ impl Server {
             semi_sync: SemiSync {
                 source: self.semi_source,
                 replica: self.semi_replica,
+                acknowledges: self.semi_replica && self.connected,
                 active: self.semi_source,
                 after_sync: true,
                 timeout: Duration::from_secs(1_000_000),

@@ -71,6 +71,8 @@ pub(crate) enum Due {
         a: usize,
         b: usize,
     },
+    /// The configuration names every server again.
+    List,
     StartProxy {
         proxy: usize,
     },
@@ -105,6 +107,8 @@ pub(crate) struct World {
     /// By both ends; servers first, then proxies, then the coordinator.
     pub(crate) cuts: Vec<u32>,
     pub(crate) check: Checker,
+    /// The server that the configuration names no more.
+    pub(crate) unlisted: Option<usize>,
     pub(crate) healed: Option<Millis>,
     /// Rows that were written after that are higher.
     pub(crate) healed_row: u32,
@@ -132,6 +136,7 @@ impl World {
             coordinator: Coordinator { up: true, revision: 0, record: None, registered: BTreeMap::new() },
             cuts: vec![0; servers + proxies + 1],
             check: Checker::new(scenario.lossless),
+            unlisted: None,
             healed: None,
             healed_row: u32::MAX,
             wall_skew: vec![0; proxies],
@@ -271,6 +276,7 @@ impl World {
             }
             Due::Thaw { server } => self.servers[server].frozen = false,
             Due::Reconnect { a, b } => self.mend(a, b),
+            Due::List => self.unlisted = None,
             Due::StartProxy { proxy } => self.start_proxy(proxy),
             Due::CoordinatorUp => self.coordinator.up = true,
         }
@@ -342,6 +348,7 @@ impl World {
         if let Some(text) = self.trace.then(|| trace::event(&event)).flatten() {
             eprintln!("{:6} x{proxy} <- {text}", self.now);
         }
+        self.proxies[proxy].follow(self.unlisted, &self.scenario);
         let actions = self.proxies[proxy].controller.handle(event, now);
         for action in actions {
             if let Some(text) = self.trace.then(|| trace::action(&action)).flatten() {
@@ -360,6 +367,9 @@ impl World {
     pub(crate) fn probe(&mut self, proxy: usize, server: usize, again: bool) {
         if again {
             self.for_proxy(self.now + 100, proxy, ForProxy::Probe { server, again });
+        }
+        if self.proxies[proxy].unlisted == Some(server) {
+            return;
         }
         let latency = self.latency();
         let reaches = self.connected(server, self.proxy_end(proxy));

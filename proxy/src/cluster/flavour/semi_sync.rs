@@ -21,6 +21,7 @@ fn from_pairs(pairs: impl Iterator<Item = (String, String)>) -> SemiSync {
     SemiSync {
         source: on("source_enabled"),
         replica: on("replica_enabled"),
+        acknowledges: on("replica_status"),
         active: on("source_status"),
         after_sync: values
             .get("source_wait_point")
@@ -52,6 +53,7 @@ mod tests {
         let expected = SemiSync {
             source: true,
             replica: false,
+            acknowledges: true,
             active: true,
             after_sync: true,
             timeout: Duration::from_secs(10),
@@ -61,13 +63,14 @@ mod tests {
         check(
             "rpl_semi_sync_master_enabled=ON rpl_semi_sync_slave_enabled=OFF rpl_semi_sync_master_timeout=10000 \
              rpl_semi_sync_master_wait_point=AFTER_SYNC Rpl_semi_sync_master_clients=2 \
-             Rpl_semi_sync_master_status=ON",
+             Rpl_semi_sync_master_status=ON Rpl_semi_sync_slave_status=ON",
             expected,
         );
         check(
             "rpl_semi_sync_source_enabled=ON rpl_semi_sync_replica_enabled=OFF rpl_semi_sync_source_timeout=10000 \
              rpl_semi_sync_source_wait_point=AFTER_SYNC Rpl_semi_sync_source_clients=2 \
-             rpl_semi_sync_source_wait_for_replica_count=2 Rpl_semi_sync_source_status=ON",
+             rpl_semi_sync_source_wait_for_replica_count=2 Rpl_semi_sync_source_status=ON \
+             Rpl_semi_sync_replica_status=ON",
             SemiSync { wait_for: 2, ..expected },
         );
         check("", SemiSync { wait_for: 1, ..SemiSync::default() });

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_router::roster::Roster;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cluster::{ServiceAccount, ServiceConnection};
@@ -19,7 +21,11 @@ const MAX_NAME_CHARS: usize = 48;
 /// Which servers' locks this process owns.
 #[derive(Debug)]
 pub struct Locks {
-    held: watch::Receiver<Vec<Hold>>,
+    account: Arc<ServiceAccount>,
+    name: String,
+    holds: Arc<watch::Sender<Vec<Hold>>>,
+    /// By server; none for one that is gone.
+    keepers: Vec<Option<AbortHandle>>,
 }
 
 /// The state of one server's lock.
@@ -31,29 +37,46 @@ enum Hold {
     /// Another connection owns it.
     Others,
     Unreachable,
+    /// The configuration names the server no more.
+    Gone,
 }
 
 impl Locks {
     /// Tries for the lock of `cluster` on every server, for as long as the runtime lives.
-    pub fn start(account: &Arc<ServiceAccount>, addresses: &[String], cluster: &str) -> Self {
-        let (sender, held) = watch::channel(vec![Hold::default(); addresses.len()]);
-        let sender = Arc::new(sender);
-        for (at, address) in addresses.iter().enumerate() {
-            let keeper = Keeper {
-                at,
-                account: account.clone(),
-                address: address.clone(),
-                name: lock_name(cluster),
-                holds: sender.clone(),
-            };
-            tokio::spawn(keeper.run());
+    pub fn start(account: &Arc<ServiceAccount>, roster: &Roster, cluster: &str) -> Self {
+        let holds = Arc::new(watch::Sender::new(Vec::new()));
+        let (account, name) = (account.clone(), lock_name(cluster));
+        let mut locks = Self { account, name, holds, keepers: Vec::new() };
+        locks.follow(roster);
+        locks
+    }
+
+    /// Tries on the servers of the configuration, and on no others.
+    pub fn follow(&mut self, roster: &Roster) {
+        self.keepers.resize(roster.len(), None);
+        self.holds.send_modify(|holds| holds.resize(roster.len(), Hold::default()));
+        for (at, (_, member)) in roster.members().enumerate() {
+            match (&self.keepers[at], member.gone) {
+                (Some(keeper), true) => {
+                    keeper.abort();
+                    self.keepers[at] = None;
+                    tell(&self.holds, at, Hold::Gone);
+                }
+                (None, false) => {
+                    tell(&self.holds, at, Hold::Unknown);
+                    let (account, address) = (self.account.clone(), member.server.address.clone());
+                    let (name, holds) = (self.name.clone(), self.holds.clone());
+                    let keeper = Keeper { at, account, address, name, holds };
+                    self.keepers[at] = Some(tokio::spawn(keeper.run()).abort_handle());
+                }
+                (Some(_), false) | (None, true) => {}
+            }
         }
-        Self { held }
     }
 
     /// Follows whether this process may act.
     pub fn entitlement(&self) -> Entitlement {
-        Entitlement { held: self.held.clone(), had_majority: false }
+        Entitlement { held: self.holds.subscribe(), had_majority: false }
     }
 }
 
@@ -70,7 +93,8 @@ impl Entitlement {
     /// A majority is needed once. Who has had it goes on with half: nobody else can come to a majority while that
     /// half is held, so the loss of one of two servers takes no right away.
     pub fn barred(&mut self) -> Option<String> {
-        let holds = self.held.borrow_and_update().clone();
+        let mut holds = self.held.borrow_and_update().clone();
+        holds.retain(|hold| *hold != Hold::Gone);
         let ours = holds.iter().filter(|hold| **hold == Hold::Ours).count();
         self.had_majority = is_entitled(self.had_majority, ours, holds.len());
         if self.had_majority {
@@ -119,7 +143,7 @@ impl Keeper {
             if let Ok(connection) = self.account.connect(&self.address, LIMIT).await {
                 self.keep(connection).await;
             }
-            self.tell(Hold::Unreachable);
+            tell(&self.holds, self.at, Hold::Unreachable);
             sleep_until(started + LOOK_EVERY).await;
         }
     }
@@ -132,19 +156,22 @@ impl Keeper {
         );
         while let Ok(rows) = connection.rows(&sql, LIMIT).await {
             let ours = rows.first().and_then(|row| row.at(0)).is_some_and(|value| value == "1");
-            self.tell(if ours { Hold::Ours } else { Hold::Others });
+            tell(&self.holds, self.at, if ours { Hold::Ours } else { Hold::Others });
             sleep(LOOK_EVERY).await;
         }
     }
+}
 
-    fn tell(&self, hold: Hold) {
-        self.holds.send_if_modified(|holds| {
-            let known = &mut holds[self.at];
-            let changed = *known != hold;
+fn tell(holds: &watch::Sender<Vec<Hold>>, at: usize, hold: Hold) {
+    holds.send_if_modified(|holds| {
+        let known = &mut holds[at];
+        // What is gone stays it, whatever its keeper was about to say.
+        let changed = *known != hold && (*known != Hold::Gone || hold == Hold::Unknown);
+        if changed {
             *known = hold;
-            changed
-        });
-    }
+        }
+        changed
+    });
 }
 
 #[cfg(test)]

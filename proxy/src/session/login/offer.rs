@@ -152,7 +152,7 @@ pub(super) async fn current(worker: &Worker) -> Offer {
 fn usable(topology: &Topology) -> impl Iterator<Item = &ServerView> {
     topology.servers.iter().filter(|server| match server.state {
         State::Online | State::Lagging | State::Draining => true,
-        State::Excluded | State::Down | State::Unknown => false,
+        State::Excluded | State::Down | State::Unknown | State::Gone => false,
     })
 }
 
