@@ -77,10 +77,7 @@ impl Engine {
         let mut stale = false;
         let mut read_due = Instant::now();
         loop {
-            if stale && self.controller.is_calm() {
-                self.follow_servers();
-                stale = false;
-            }
+            stale = stale && !self.follow_servers();
             let clock = self.cluster.clock;
             let tick = Instant::now() + self.controller.deadline().saturating_sub(clock.now());
             let woken = tokio::select! {
@@ -129,14 +126,19 @@ impl Engine {
         }
     }
 
-    /// Takes up the servers that have come or gone.
-    fn follow_servers(&mut self) {
+    /// Takes up the servers that have come or gone; whether it may.
+    fn follow_servers(&mut self) -> bool {
         let roster = self.roster.borrow().clone();
-        self.controller.reconfigure(Settings::new(&self.config, &roster, self.proxy.clone()));
+        let settings = Settings::new(&self.config, &roster, self.proxy.clone());
+        if !self.controller.may_follow(&settings) {
+            return false;
+        }
+        self.controller.reconfigure(settings);
         self.hands.follow();
         if let Some(locks) = &mut self.locks {
             locks.follow(&roster);
         }
+        true
     }
 
     fn take(&mut self, event: Event) {

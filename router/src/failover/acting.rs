@@ -64,6 +64,13 @@ struct Flight {
 }
 
 impl Acting {
+    /// A server has come, of which nothing is known yet.
+    pub(super) fn meet(&mut self, id: ServerId) {
+        let at = usize::from(id.0);
+        self.hands.resize_with(self.hands.len().max(at + 1), Hand::default);
+        self.hands[at] = Hand::default();
+    }
+
     /// Takes a step out of its hand when it has ended.
     pub(super) fn land(&mut self, id: StepId) -> Option<(ServerId, Step)> {
         let (at, hand) = self.hands.iter_mut().enumerate().find(|(_, hand)| hand.flies(id))?;

@@ -53,6 +53,8 @@ pub struct Controller {
     pub(super) maintenance_until: BTreeMap<String, (u64, Duration)>,
     /// Since when nobody acknowledges but servers of the configuration, and the primary's position at that time.
     pub(super) known_alone: Option<(Duration, GtidSet)>,
+    /// Since when too few are attached to acknowledge anything.
+    pub(super) unacknowledged: Option<Duration>,
     /// Requests that wait for the end of the change that they have begun.
     pub(super) waiting: Vec<RequestId>,
     /// Said already, so that it is not said at every tick.
@@ -108,6 +110,7 @@ impl Controller {
             epoch_row_written: 0,
             maintenance_until: BTreeMap::new(),
             known_alone: None,
+            unacknowledged: None,
             waiting: Vec::new(),
             noted: BTreeSet::new(),
             probed: Duration::ZERO,
@@ -122,8 +125,14 @@ impl Controller {
         &self.settings.proxy
     }
 
-    /// Whether the servers may [change](Self::reconfigure): in the midst of anything they may not.
-    pub fn is_calm(&self) -> bool {
+    /// Whether the servers may [change](Self::reconfigure) to these. One that comes may help a change of the primary on
+    /// its way; in the midst of one none may go.
+    pub fn may_follow(&self, settings: &Settings) -> bool {
+        let mut both = self.settings.servers.iter().zip(&settings.servers);
+        self.is_calm() || both.all(|(before, after)| before.gone || !after.gone)
+    }
+
+    fn is_calm(&self) -> bool {
         let flies = self.upkeep.values().any(|upkeep| upkeep.flight.is_some());
         let stable = matches!(self.phase(), None | Some(Phase::Stable));
         stable && !self.is_swapping() && self.waiting.is_empty() && !flies
@@ -139,6 +148,9 @@ impl Controller {
             self.upkeep.remove(&id);
             self.lacks_own.remove(&id);
             self.isolated.remove(&id);
+            if let Some(acting) = &mut self.acting {
+                acting.meet(id);
+            }
             match self.watches.get_mut(usize::from(id.0)) {
                 Some(watch) => *watch = Watch::default(),
                 None => self.watches.push(Watch::default()),

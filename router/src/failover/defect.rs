@@ -29,6 +29,8 @@ pub enum Defect {
     OpenBeforeActive,
     /// A candidate that has lost what it wrote, which others have, is kept.
     KeepShortCandidate,
+    /// An acker that the configuration names no more counts as stopped.
+    CountUnlistedAcker,
     /// Nobody goes on for an actor that has died.
     NeverTakeOver,
 }

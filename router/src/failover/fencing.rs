@@ -357,7 +357,7 @@ impl Controller {
         // One that the configuration names no more may hold what nobody else does.
         let missing = |name: &&String| {
             let proves = |id| self.counts(acting, id, entrants) && self.has_no_more_than(id, best);
-            !self.find(name).is_some_and(proves)
+            self.find(name).map_or(!self.errs(Defect::CountUnlistedAcker), |id| !proves(id))
         };
         let named = |name: &String| {
             let Some(id) = self.find(name) else { return format!("{name} (in no configuration)") };

@@ -33,6 +33,9 @@ impl Controller {
         if self.primary_lost_its_role() {
             return;
         }
+        let waits = record.durability == Durability::Lossless && report.semi_sync.source;
+        let stands_still = waits && report.semi_sync.ackers < record.wait_for;
+        self.unacknowledged = stands_still.then(|| self.unacknowledged.unwrap_or(self.now));
         if let Some(changed) = self.kept_up(&record, &report) {
             self.swap(changed);
             return;
@@ -201,7 +204,12 @@ impl Controller {
             return;
         }
         let lost_its_threads = watch.returned && placed && !running;
-        if !strayed && !lost_its_threads {
+        // Whoever restarted while no proxy looked has no threads either, and somebody has to acknowledge.
+        let needed = counts
+            && placed
+            && !running
+            && self.unacknowledged.is_some_and(|since| self.now >= since + super::DEGRADED_AFTER);
+        if !strayed && !lost_its_threads && !needed {
             return;
         }
         if placed && running {

@@ -109,7 +109,7 @@ fn no_schedule_loses_anything() {
 }
 
 /// The mistakes that must be found, each within as many schedules as the true controller has to pass.
-const DEFECTS: [Defect; 13] = [
+const DEFECTS: [Defect; 14] = [
     Defect::QuorumOneShort,
     Defect::ProveWithoutStopping,
     Defect::CountRestartedAcker,
@@ -122,6 +122,7 @@ const DEFECTS: [Defect; 13] = [
     Defect::IgnoreLeases,
     Defect::OpenBeforeActive,
     Defect::KeepShortCandidate,
+    Defect::CountUnlistedAcker,
     Defect::NeverTakeOver,
 ];
 

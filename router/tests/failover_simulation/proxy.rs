@@ -59,16 +59,18 @@ impl Proxy {
     pub(crate) fn follow(&mut self, unlisted: Option<usize>, scenario: &Scenario) {
         let primary = self.controller.record().and_then(|(record, _)| crate::check::primary_of(record));
         let is_primary = unlisted.is_some() && unlisted == primary;
-        if self.unlisted == unlisted || is_primary || !self.controller.is_calm() {
+        if self.unlisted == unlisted || is_primary {
             return;
         }
-        self.unlisted = unlisted;
         let mut settings = scenario.settings.clone();
         settings.proxy = self.controller.proxy().clone();
         if let Some(server) = unlisted {
             settings.servers[server].gone = true;
         }
-        self.controller.reconfigure(settings);
+        if self.controller.may_follow(&settings) {
+            self.unlisted = unlisted;
+            self.controller.reconfigure(settings);
+        }
     }
 
     fn may_forward(&self, epoch: u64, now: Duration) -> bool {

@@ -280,7 +280,6 @@ impl World {
                 let server = (primary + 1) % servers;
                 if servers > 2 && self.unlisted.is_none() {
                     self.servers[server].stop_receiver();
-                    self.servers[server].semi_replica = false;
                     self.unlisted = Some(server);
                     let back = self.now + 1_000 + self.random.below(8_000);
                     self.at(back, Due::List);

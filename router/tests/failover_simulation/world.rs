@@ -73,6 +73,10 @@ pub(crate) enum Due {
     },
     /// The configuration names every server again.
     List,
+    /// After it: the operator starts the replication of the one that was away.
+    Resume {
+        server: usize,
+    },
     StartProxy {
         proxy: usize,
     },
@@ -118,6 +122,8 @@ pub(crate) struct World {
 
 pub(crate) const FAULTS_UNTIL: Millis = 2_000;
 pub(crate) const LIVE_WITHIN: Millis = 30_000;
+/// Long enough for every proxy to count it among those that may acknowledge.
+const RESUMED_AFTER: Millis = 4_000;
 pub(crate) const LEASE: Millis = 900;
 
 impl World {
@@ -276,7 +282,18 @@ impl World {
             }
             Due::Thaw { server } => self.servers[server].frozen = false,
             Due::Reconnect { a, b } => self.mend(a, b),
-            Due::List => self.unlisted = None,
+            Due::List => {
+                if let Some(server) = self.unlisted.take() {
+                    self.at(self.now + RESUMED_AFTER, Due::Resume { server });
+                }
+            }
+            Due::Resume { server } => {
+                let server = &mut self.servers[server];
+                if server.alive() && server.source.is_some() && !server.receives {
+                    server.start_receiver();
+                    server.start_applier();
+                }
+            }
             Due::StartProxy { proxy } => self.start_proxy(proxy),
             Due::CoordinatorUp => self.coordinator.up = true,
         }
