@@ -246,10 +246,25 @@ impl Session {
         self.worker.pool.close_session(self.slot.id);
     }
 
-    /// `failover.unknown_outcome = "close"`: for clients that take a lost connection better than error 1158.
+    /// `failover.unknown_outcome = "close"`: for clients that take a lost connection better than error 1158. And a client
+    /// that waits for no answer sees its connection closed, as by a server: many take a packet out of turn for a fault.
     fn ends_silently(&self, error: &SessionError) -> bool {
-        matches!(error, SessionError::OutcomeUnknown { .. })
-            && self.worker.shared.config.failover.unknown_outcome == UnknownOutcome::Close
+        let waits_for_none = self.slot.idle_since.get().is_some();
+        match error {
+            SessionError::OutcomeUnknown { .. } => {
+                self.worker.shared.config.failover.unknown_outcome == UnknownOutcome::Close
+            }
+            SessionError::Ordered(order) => waits_for_none && *order != Order::IdleTimeout,
+            SessionError::ClientClosed
+            | SessionError::ClientIo(_)
+            | SessionError::OutOfOrder(_)
+            | SessionError::Malformed(_)
+            | SessionError::TooLarge { .. }
+            | SessionError::StateLost { .. }
+            | SessionError::MalformedAnswer { .. }
+            | SessionError::UnexpectedInfile(_)
+            | SessionError::Refused(_) => false,
+        }
     }
 
     fn log_end(&self, error: &SessionError) {

@@ -1,0 +1,282 @@
+//! Operators change what runs while sysbench does: no client gets an error that could have been avoided.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, SslOpts};
+use nix::sys::signal::Signal;
+use pointsman_integration_tests::sandbox::{APP, Port, Sandbox};
+use pointsman_integration_tests::{
+    Etcd, FLAVOURS, Failure, Load, Outcome, Plan, Proxy, Stage, Suite, Traffic, eventually, run,
+};
+use tokio::process::{Child, Command};
+
+fn main() {
+    let mut suite = Suite::new();
+    for flavour in FLAVOURS {
+        let stage = suite.stage(Plan::new(flavour));
+        suite.test(&stage, "the configuration changes under sysbench", configuration);
+        suite.test(&stage, "certificates change under new connections", certificate);
+        suite.test(&stage, "one of two proxies behind a balancer ends under load", one_of_two);
+    }
+    suite.run()
+}
+
+async fn configuration(stage: Arc<Stage>) -> Outcome {
+    let sandbox = prepared(&stage).await?;
+    let proxy = started(&sandbox, &[0, 1], "").await?;
+    let loads = [
+        Sysbench::start(proxy.port(), "oltp_read_only", &["--skip-trx=on"])?,
+        Sysbench::start(proxy.port(), "oltp_insert", &[])?,
+    ];
+    let all = [0, 1, 2];
+    rewrite(&proxy, |text| replaced(text, "servers =", &servers(&sandbox, &all, 100)))?;
+    shows(&proxy, "db-3", "online").await;
+    rewrite(&proxy, |text| replaced(text, "servers =", &servers(&sandbox, &all, 7)))?;
+    eventually("another weight", LIMIT, async || {
+        proxy.status().await.is_ok_and(|status| status["servers"][2]["weight"] == 7)
+    })
+    .await;
+    let drained = run(&["drain", "db-2", "--endpoint", &proxy.endpoint()], "").await?;
+    assert_eq!(drained.code, 0, "{}", drained.err);
+    shows(&proxy, "db-2", "draining").await;
+    let other = "user_list = [{ name = \"reader\", consistency = \"eventual\" }]\n";
+    let before = hash(&proxy).await;
+    rewrite(&proxy, |text| format!("{other}{text}"))?;
+    eventually("another configuration", LIMIT, async || hash(&proxy).await != before).await;
+    sandbox.primary().run(&["ALTER USER reader@'%' IDENTIFIED BY 'another'"]).await?;
+    eventually("the new password", LIMIT, async || proxy.connect(("reader", "another"), "app").await.is_ok())
+        .await;
+    let back = run(&["undrain", "db-2", "--endpoint", &proxy.endpoint()], "").await?;
+    assert_eq!(back.code, 0, "{}", back.err);
+    shows(&proxy, "db-2", "online").await;
+    for load in loads {
+        let report = load.ended().await?;
+        assert_eq!(report.errors, (0, 0), "{}", report.text);
+        assert!(report.queries > 1000, "{}", report.text);
+    }
+    Ok(())
+}
+
+async fn certificate(stage: Arc<Stage>) -> Outcome {
+    let sandbox = prepared(&stage).await?;
+    let files = sandbox.directory().join("certificates");
+    fs::create_dir(&files)?;
+    let (certificate, key) = issue(&files)?;
+    let tls = format!("[tls]\ncert_file = \"{certificate}\"\nkey_file = \"{key}\"\n");
+    let proxy = started(&sandbox, &[0, 1, 2], &tls).await?;
+    let load = Sysbench::start(proxy.port(), "oltp_read_only", &["--skip-trx=on"])?;
+    let options = SslOpts::default().with_danger_accept_invalid_certs(true);
+    let options: mysql_async::Opts = proxy.options(APP, "app").ssl_opts(Some(options)).into();
+    issue(&files)?;
+    let mut logins = 0;
+    while !proxy.log().contains("a new certificate is in use") {
+        let mut conn = Conn::new(options.clone()).await?;
+        let answer: Option<u32> = conn.query_first("SELECT 1").await?;
+        assert_eq!(answer, Some(1));
+        conn.disconnect().await?;
+        logins += 1;
+        assert!(logins < MOST_LOGINS, "{}", proxy.story());
+    }
+    Conn::new(options).await?.disconnect().await?;
+    let report = load.ended().await?;
+    assert_eq!(report.errors, (0, 0), "{}", report.text);
+    Ok(())
+}
+
+/// A client is told once at most, between two transactions, that its connection has ended, and goes on with another one:
+/// MySQL's protocol has no gentler word. sysbench ends (MariaDB's library crashes in it) when it has to connect again.
+async fn one_of_two(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let etcd = Etcd::start(1).await?;
+    let tables = format!(
+        "[coordination]\nbackend = \"etcd\"\nendpoints = {:?}\n[drain]\ndelay = \"1s\"\ntimeout = \"30s\"\n",
+        etcd.endpoints()
+    );
+    let all = [0, 1, 2];
+    let (one, other) = (started(&sandbox, &all, &tables).await?, started(&sandbox, &all, &tables).await?);
+    let balancer = Balancer::start(&sandbox, [&one, &other]).await?;
+    let load = Load { readers: 8, writers: 8, transactions: 8, pace: Duration::from_millis(1) };
+    let options = one.options(APP, "app").tcp_port(balancer.port.number());
+    let traffic = Traffic::start(options, load).await?;
+    for proxy in [&one, &other] {
+        eventually("work on both", LIMIT, async || {
+            proxy.metric("pointsman_queries_total").await.is_ok_and(|count| count > 500.0)
+        })
+        .await;
+    }
+    one.signal(Signal::SIGTERM).await?;
+    assert!(one.ended(LIMIT).await?.success());
+    let before = traffic.tally();
+    eventually("all goes on", LIMIT, async || {
+        let since = traffic.tally().since(&before);
+        since.reads > 500 && since.writes > 500
+    })
+    .await;
+    let tally = traffic.tally();
+    let errors: Vec<_> = [traffic.read_errors(), traffic.write_errors()].into_iter().flatten().collect();
+    let told =
+        |text: &String| ["closed", "reset by peer", "Broken pipe"].iter().any(|end| text.contains(end));
+    assert!(errors.iter().all(|(text, _)| told(text)), "{errors:?}");
+    assert!(tally.failed_reads + tally.failed_writes <= MOST_TOLD, "{errors:?}");
+    Ok(())
+}
+
+/// HAProxy in TCP mode, which asks the proxies whether they are ready.
+struct Balancer {
+    port: Port,
+    _child: Child,
+}
+
+impl Balancer {
+    async fn start(sandbox: &Sandbox, proxies: [&Proxy; 2]) -> Result<Self, Failure> {
+        let port = Port::reserve()?;
+        let server = |(at, proxy): (usize, &&Proxy)| {
+            let (port, admin) = (proxy.port(), proxy.admin_port());
+            format!("  server p{at} 127.0.0.1:{port} check port {admin} inter 100ms fall 1 rise 1\n")
+        };
+        let servers: String = proxies.iter().enumerate().map(server).collect();
+        let text = format!(
+            "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\nlisten all\n  \
+             bind 127.0.0.1:{}\n  balance leastconn\n  option httpchk GET /readyz\n{servers}",
+            port.number()
+        );
+        let file = sandbox.directory().join("balancer.cfg");
+        fs::write(&file, text)?;
+        let mut command = Command::new("haproxy");
+        command.arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.kill_on_drop(true).spawn()?;
+        let options = proxies[0].options(APP, "app").tcp_port(port.number());
+        eventually("the balancer", LIMIT, async || Conn::new(options.clone()).await.is_ok()).await;
+        Ok(Self { port, _child: child })
+    }
+}
+
+/// A load that runs for some seconds.
+struct Sysbench(Child);
+
+/// What it says at its end.
+struct Report {
+    text: String,
+    queries: u64,
+    /// Ignored ones, and connections made anew.
+    errors: (u64, u64),
+}
+
+impl Sysbench {
+    fn start(port: u16, script: &str, more: &[&str]) -> Result<Self, Failure> {
+        let threads = format!("--threads={THREADS}");
+        let arguments = [&[script, &threads, "--time=20"], more, &["run"]].concat();
+        Ok(Self(command(port, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?))
+    }
+
+    async fn ended(self) -> Result<Report, Failure> {
+        let output = self.0.wait_with_output().await?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if !output.status.success() {
+            return Err(text.into());
+        }
+        let count = |what: &str| {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(what));
+            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+                .ok_or_else(|| Failure::from(format!("no {what} in {text}")))
+        };
+        let (queries, errors) = (count("queries:")?, (count("ignored errors:")?, count("reconnects:")?));
+        Ok(Report { text, queries, errors })
+    }
+}
+
+fn command(port: u16, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sysbench");
+    command
+        .args(["--db-driver=mysql", "--mysql-host=127.0.0.1", "--mysql-db=sbtest", "--tables=1"])
+        .args([format!("--table-size={ROWS}"), format!("--mysql-port={port}")])
+        .args([format!("--mysql-user={}", APP.0), format!("--mysql-password={}", APP.1)])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+async fn prepared(stage: &Stage) -> Result<Arc<Sandbox>, Failure> {
+    let sandbox = stage.sandbox().await?;
+    let table = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'sbtest'";
+    if sandbox.primary().rows::<u64>(table).await? == [0] {
+        let output = command(sandbox.primary().port(), &["oltp_read_write", "prepare"]).output().await?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        sandbox.caught_up(LIMIT).await?;
+    }
+    Ok(sandbox)
+}
+
+/// A proxy that knows some of the servers, all of them online.
+async fn started(sandbox: &Sandbox, known: &[usize], tables: &str) -> Result<Proxy, Failure> {
+    let first = replaced(&sandbox.configuration(), "servers =", &servers(sandbox, known, 100));
+    // Not about outages: a busy machine must not look like one.
+    let tables = format!("{tables}[monitor]\ntimeout = \"3s\"\n");
+    let proxy = Proxy::spawn_on(sandbox, &first, &tables)?;
+    proxy.ready(LIMIT).await?;
+    for at in known {
+        shows(&proxy, sandbox.servers()[*at].name(), "online").await;
+    }
+    Ok(proxy)
+}
+
+fn servers(sandbox: &Sandbox, known: &[usize], weight: u32) -> String {
+    let item = |at: &usize| {
+        let (name, address) = (sandbox.servers()[*at].name(), sandbox.servers()[*at].address());
+        format!("{{ name = \"{name}\", address = \"{address}\", weight = {weight} }}")
+    };
+    format!("servers = [{}]", known.iter().map(item).collect::<Vec<_>>().join(", "))
+}
+
+/// The text with another line in place of the one that begins like this.
+fn replaced(text: &str, begin: &str, line: &str) -> String {
+    let lines = text.lines().map(|old| if old.starts_with(begin) { line } else { old });
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+fn rewrite(proxy: &Proxy, change: impl Fn(&str) -> String) -> Outcome {
+    let file = proxy.configuration();
+    let new = file.with_extension("new");
+    fs::write(&new, change(&fs::read_to_string(file)?))?;
+    Ok(fs::rename(new, file)?)
+}
+
+async fn shows(proxy: &Proxy, name: &str, state: &str) {
+    eventually(&format!("{name} {state}"), LIMIT, async || {
+        let status = proxy.status().await.unwrap_or_default();
+        let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        servers.iter().any(|server| server["name"] == name && server["state"] == state)
+    })
+    .await;
+}
+
+async fn hash(proxy: &Proxy) -> String {
+    proxy.status().await.unwrap_or_default()["config"]["hash"].to_string()
+}
+
+/// Writes a self-signed certificate in place of the one before; the paths of certificate and key.
+fn issue(directory: &Path) -> Result<(String, String), Failure> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let write = |name: &str, text: String| -> Result<PathBuf, Failure> {
+        let (file, new) = (directory.join(name), directory.join("new"));
+        fs::write(&new, text)?;
+        fs::rename(new, &file)?;
+        Ok(file)
+    };
+    let certificate = write("server.pem", made.cert.pem())?;
+    let key = write("server.key", made.signing_key.serialize_pem())?;
+    Ok((certificate.display().to_string(), key.display().to_string()))
+}
+
+const LIMIT: Duration = Duration::from_secs(30);
+const THREADS: u64 = 16;
+/// Half of the clients work on the proxy that ends; the balancer need not share them evenly.
+const MOST_TOLD: u64 = 24;
+const ROWS: u64 = 10_000;
+const MOST_LOGINS: u32 = 100_000;
