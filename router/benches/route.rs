@@ -118,6 +118,7 @@ fn decider(flavour: Flavour, balance: Balance) -> impl FnMut(&SessionState) {
             consistency: Consistency::Session,
             asked: Asked::No,
             pinned: None,
+            pinned_is_lost: false,
             will_pin: false,
             may_wait: true,
             excluded: &[],

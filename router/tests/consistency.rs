@@ -187,6 +187,7 @@ impl World {
             consistency: Consistency::Session,
             asked,
             pinned: None,
+            pinned_is_lost: false,
             will_pin: false,
             may_wait,
             excluded,

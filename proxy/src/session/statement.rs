@@ -133,6 +133,10 @@ impl Session {
             consistency: self.consistency(job),
             asked: attempts.asked,
             pinned: self.held.as_ref().map(|held| held.server),
+            pinned_is_lost: self
+                .held
+                .as_ref()
+                .is_some_and(|held| self.worker.shared.fences.stops(held.server, held.epoch)),
             will_pin: job.will_pin,
             may_wait: !attempts.wait_failed,
             excluded: &attempts.excluded,

@@ -20,8 +20,10 @@ pub(super) fn on(request: &Request<'_>, topology: &Topology, server: ServerId) -
     match request.session.transaction() {
         Transaction::ReadOnly => Some(in_read_only_transaction(request)),
         Transaction::ReadWrite => Some(Decision::Pinned),
-        // It was the primary: what the session has there is not left in silence.
-        Transaction::None if pins.intersects(!MAY_LIE_ON_REPLICA) => Some(Decision::Pinned),
+        // What the session had there is not left in silence.
+        Transaction::None if request.pinned_is_lost && pins.intersects(!MAY_LIE_ON_REPLICA) => {
+            Some(Decision::Pinned)
+        }
         // A cursor or long data lies on a replica.
         Transaction::None if may_run_on_replica(request) || intent.target == Target::SameAsTransaction => {
             Some(Decision::Pinned)

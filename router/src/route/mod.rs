@@ -37,6 +37,8 @@ pub struct Request<'a> {
     pub asked: Asked,
     /// The server of the connection that the session holds.
     pub pinned: Option<ServerId>,
+    /// That server has lost the primary's place since: nothing is sent on the connection any more.
+    pub pinned_is_lost: bool,
     /// The statement will leave a cursor or long data on its connection, which its text does not tell.
     pub will_pin: bool,
     /// No wait for a position has failed for this statement: a second one would only add to the delay.
