@@ -413,6 +413,9 @@ async fn fence(stage: Arc<Stage>) -> Outcome {
     server.run(&["STOP REPLICA"]).await?;
     let unfenced = order(&stage, &["unfence", server.name(), "--yes"]).await?;
     assert_eq!(unfenced.code, 0, "{}{}", unfenced.out, unfenced.err);
+    // What the proxy has last seen of it may be older than the stop.
+    from.run(&["CREATE TABLE app.unfenced (id INT PRIMARY KEY)"]).await?;
+    server.reach(&from.position().await?, LIMIT).await?;
     settled(&stage).await
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Hand {
     pub(super) stopped: Option<u64>,
     applier_tried: bool,
     delay_removed: bool,
+    /// When we had started the applying thread: before its new life is seen, a stopped receiver looks like a restart.
+    applier_started: Option<Duration>,
     /// Gets from this server what it lacks, since then.
     pub(super) catching_up: Option<(ServerId, Duration)>,
     pub(super) promoted: Option<Duration>,
@@ -237,12 +239,11 @@ impl Controller {
                     acting.final_position = Some(report.executed);
                 }
             }
-            Step::StartApplier
-            | Step::RemoveDelay
-            | Step::WaitApplied { .. }
-            | Step::KillClients
-            | Step::StartReplication
-            | Step::Fence => {}
+            Step::StartApplier | Step::RemoveDelay => {
+                hand.applier_started = Some(now);
+                self.probe_now();
+            }
+            Step::WaitApplied { .. } | Step::KillClients | Step::StartReplication | Step::Fence => {}
         }
     }
 
@@ -270,6 +271,10 @@ impl Controller {
         }
         if let Some(hand) = acting.hand_mut(id) {
             hand.not_before = now + super::RETRY_EVERY;
+            if matches!(step, Step::StartApplier | Step::RemoveDelay) {
+                // It may have been done all the same.
+                hand.applier_started = Some(now);
+            }
         }
     }
 
@@ -306,6 +311,9 @@ impl Controller {
                 hand.delay_removed = true;
                 watch.starting_applier = true;
                 return Some(Step::RemoveDelay);
+            }
+            if hand.applier_started.is_some_and(|at| watch.asked <= at) {
+                return None;
             }
         }
         Some(Step::StopReceiver)
