@@ -37,7 +37,7 @@ pub use self::status::API_VERSION;
 use crate::cluster::{Handle, Refusal, Request};
 use crate::failover;
 use crate::lifecycle::Lifecycle;
-use crate::net::{BindError, UnixSocket, bind_tcp};
+use crate::net::{BindError, Inherited, UnixSocket, bind_tcp};
 use crate::reload;
 use crate::shared::Shared;
 use crate::vip;
@@ -89,9 +89,13 @@ impl Listeners {
     /// # Errors
     ///
     /// When an address cannot be listened on.
-    pub fn bind(settings: &pointsman_config::Admin) -> Result<Self, BindError> {
-        let tcp = if settings.address.is_empty() { Vec::new() } else { bind_tcp(&settings.address)? };
-        let unix = settings.socket.as_deref().map(|path| UnixSocket::bind(path, SOCKET_MODE)).transpose()?;
+    pub fn bind(settings: &pointsman_config::Admin, inherited: &mut Inherited) -> Result<Self, BindError> {
+        let tcp = match settings.address.as_str() {
+            "" => Vec::new(),
+            address => bind_tcp(address, inherited)?,
+        };
+        let socket = settings.socket.as_deref().map(|path| UnixSocket::bind(path, SOCKET_MODE, inherited));
+        let unix = socket.transpose()?;
         Ok(Self { tcp, unix })
     }
 }

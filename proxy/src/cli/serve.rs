@@ -20,13 +20,14 @@ use super::logging;
 use super::settings::SettingsArgs;
 use crate::admin::{self, Admin};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::net::{Acceptor, ListenerKind};
+use crate::net::{Acceptor, Inherited, ListenerKind};
 use crate::reload;
 use crate::serve::{self, Running};
 use crate::worker::Message;
 
 pub(super) fn run(settings: &SettingsArgs) -> Outcome {
     let config = Arc::new(settings.load_complete()?.config);
+    let inherited = Inherited::take().map_err(|error| Failure::usage(error.to_string()))?;
     let set_level = logging::start(&config.log);
     let again = settings.clone();
     let load: reload::Load = Arc::new(move || again.load_again());
@@ -37,13 +38,18 @@ pub(super) fn run(settings: &SettingsArgs) -> Outcome {
         .thread_name("control")
         .enable_all()
         .build()?;
-    let outcome = control_plane.block_on(serve(config, load, set_level));
+    let outcome = control_plane.block_on(serve(config, inherited, load, set_level));
     control_plane.shutdown_timeout(SHUTDOWN_WITHIN);
     outcome
 }
 
-async fn serve(config: Arc<Config>, load: reload::Load, set_level: reload::SetLevel) -> Outcome {
-    let sockets = Sockets::bind(&config)?;
+async fn serve(
+    config: Arc<Config>,
+    inherited: Inherited,
+    load: reload::Load,
+    set_level: reload::SetLevel,
+) -> Outcome {
+    let sockets = Sockets::bind(&config, inherited)?;
     let counted = record_metrics().map_err(|error| Failure::new(Exit::Error, error.to_string()))?;
     let mut signals = Signals::listen()?;
     let running = serve::start(config.clone())
@@ -109,21 +115,24 @@ struct Sockets {
 
 impl Sockets {
     /// Opens all of them, and what must be there beside them, or says everything that is in the way.
-    fn bind(config: &Config) -> Result<Self, Failure> {
+    fn bind(config: &Config, mut inherited: Inherited) -> Result<Self, Failure> {
         let mut faults = Vec::new();
         let mut clients = Vec::new();
         let wanted =
             [(ListenerKind::ReadWrite, &config.listen.rw), (ListenerKind::ReadOnly, &config.listen.ro)];
         for (kind, settings) in wanted {
-            match Acceptor::bind(kind, settings) {
+            match Acceptor::bind(kind, settings, &mut inherited) {
                 Ok(listener) => clients.extend(listener),
                 Err(error) => faults.push(format!("listen.{}: {error}", kind.name())),
             }
         }
-        let admin = admin::Listeners::bind(&config.admin).unwrap_or_else(|error| {
+        let admin = admin::Listeners::bind(&config.admin, &mut inherited).unwrap_or_else(|error| {
             faults.push(format!("admin: {error}"));
             admin::Listeners::default()
         });
+        if let Err(error) = inherited.all_taken() {
+            faults.push(error.to_string());
+        }
         if config.coordination.backend == CoordinationBackend::Local
             && let Err(error) = make_private(&config.coordination.state_dir)
         {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::announced::{AnnounceError, client_of, is_trusted};
+use super::inherited::Inherited;
 use super::listen::{BindError, UnixSocket, bind_tcp};
 use super::options::{Side, tune};
 use super::{ClientAddress, ListenerKind};
@@ -46,14 +47,22 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Opens the sockets of a listener; none where it is off.
+    /// Opens the sockets of a listener, or takes those that are inherited; none where it is off.
     ///
     /// # Errors
     ///
     /// [`BindError`]. Must be called on a runtime.
-    pub fn bind(kind: ListenerKind, settings: &Settings) -> Result<Option<Self>, BindError> {
-        let tcp = if settings.address.is_empty() { Vec::new() } else { bind_tcp(&settings.address)? };
-        let unix = settings.socket.as_deref().map(|path| UnixSocket::bind(path, SOCKET_MODE)).transpose()?;
+    pub fn bind(
+        kind: ListenerKind,
+        settings: &Settings,
+        inherited: &mut Inherited,
+    ) -> Result<Option<Self>, BindError> {
+        let tcp = match settings.address.as_str() {
+            "" => Vec::new(),
+            address => bind_tcp(address, inherited)?,
+        };
+        let socket = settings.socket.as_deref().map(|path| UnixSocket::bind(path, SOCKET_MODE, inherited));
+        let unix = socket.transpose()?;
         if tcp.is_empty() && unix.is_none() {
             return Ok(None);
         }
@@ -227,7 +236,9 @@ mod tests {
     impl Hall {
         fn open(settings: &Settings) -> Self {
             let settings = Settings { address: "127.0.0.1:0".to_owned(), ..settings.clone() };
-            let acceptor = Acceptor::bind(ListenerKind::ReadOnly, &settings).unwrap().unwrap();
+            let acceptor = Acceptor::bind(ListenerKind::ReadOnly, &settings, &mut Inherited::default())
+                .unwrap()
+                .unwrap();
             let address = acceptor.addresses()[0];
             let clients: Arc<Mutex<Vec<Accepted>>> = Arc::default();
             let list = clients.clone();

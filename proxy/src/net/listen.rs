@@ -11,6 +11,8 @@ use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
+use super::inherited::Inherited;
+
 /// Clients that the kernel may have accepted for us; it allows no more than `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -25,19 +27,31 @@ pub enum BindError {
     NoSocket { path: PathBuf },
     #[error("cannot listen on {path}: another process does", path = path.display())]
     InUse { path: PathBuf },
+    #[error("the service manager passed something as socket {at} that cannot be listened on: {error}")]
+    Passed { at: usize, error: io::Error },
+    #[error(
+        "the service manager listens on {addresses}, which no listener of the configuration has: \
+         set an address or a socket of listen.rw, listen.ro or admin to it, or take it out of the .socket unit"
+    )]
+    Unclaimed { addresses: String },
 }
 
-/// Listens on every address that `address` (`host:port`) stands for. `[::]` takes IPv4 clients, too.
+/// Listens on every address that `address` (`host:port`) stands for, with the sockets of those that are inherited.
+/// `[::]` takes IPv4 clients, too.
 ///
 /// # Errors
 ///
 /// [`BindError::Tcp`]. Must be called on a runtime.
-pub fn bind_tcp(address: &str) -> Result<Vec<TcpListener>, BindError> {
+pub fn bind_tcp(address: &str, inherited: &mut Inherited) -> Result<Vec<TcpListener>, BindError> {
     let failed = |error| BindError::Tcp { address: address.to_owned(), error };
     let mut sockets = Vec::new();
     let mut failure = None;
     for resolved in address.to_socket_addrs().map_err(failed)? {
-        match listen(resolved).or_else(|error| listen_without_ipv6(resolved, error)) {
+        let socket = match inherited.tcp(resolved) {
+            Some(socket) => TcpListener::from_std(socket),
+            None => listen(resolved).or_else(|error| listen_without_ipv6(resolved, error)),
+        };
+        match socket {
             Ok(socket) => sockets.push(socket),
             Err(error) => failure = Some(error),
         }
@@ -79,17 +93,23 @@ fn listen_without_ipv6(address: SocketAddr, error: io::Error) -> io::Result<TcpL
 pub struct UnixSocket {
     pub(crate) listener: UnixListener,
     path: PathBuf,
-    inode: u64,
+    /// Of the file that we made; nothing is removed that the service manager made.
+    inode: Option<u64>,
 }
 
 impl UnixSocket {
-    /// Listens on `path`, which gets the permissions `mode`; what a process that has ended left there is removed.
+    /// Listens on `path`, which gets the permissions `mode`; what a process that has ended left there is removed. A
+    /// socket that is inherited is taken as it is.
     ///
     /// # Errors
     ///
     /// [`BindError`]. Must be called on a runtime.
-    pub fn bind(path: &Path, mode: u32) -> Result<Self, BindError> {
+    pub fn bind(path: &Path, mode: u32, inherited: &mut Inherited) -> Result<Self, BindError> {
         let failed = |error| BindError::Unix { path: path.to_owned(), error };
+        if let Some(socket) = inherited.unix(path) {
+            let listener = UnixListener::from_std(socket).map_err(failed)?;
+            return Ok(Self { listener, path: path.to_owned(), inode: None });
+        }
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => {
                 return Err(BindError::NoSocket { path: path.to_owned() });
@@ -103,14 +123,14 @@ impl UnixSocket {
         let listener = UnixListener::bind(path).map_err(failed)?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
         let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
-        Ok(Self { listener, path: path.to_owned(), inode })
+        Ok(Self { listener, path: path.to_owned(), inode: Some(inode) })
     }
 }
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
         // A process that took over may listen under the same name by now.
-        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| Some(metadata.ino()) == self.inode) {
             drop(fs::remove_file(&self.path));
         }
     }
@@ -123,9 +143,17 @@ mod tests {
 
     use super::*;
 
+    fn bind(address: &str) -> Result<Vec<TcpListener>, BindError> {
+        bind_tcp(address, &mut Inherited::default())
+    }
+
+    fn bind_unix(path: &Path) -> Result<UnixSocket, BindError> {
+        UnixSocket::bind(path, 0o777, &mut Inherited::default())
+    }
+
     #[tokio::test]
     async fn one_ipv6_socket_takes_both_families() {
-        let sockets = bind_tcp("[::]:0").unwrap();
+        let sockets = bind("[::]:0").unwrap();
         assert_eq!(sockets.len(), 1);
         let port = sockets[0].local_addr().unwrap().port();
         for host in ["127.0.0.1", "[::1]"] {
@@ -135,12 +163,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_an_error_that_names_it() {
-        let first = bind_tcp("127.0.0.1:0").unwrap();
+        let first = bind("127.0.0.1:0").unwrap();
         let address = first[0].local_addr().unwrap().to_string();
-        let error = bind_tcp(&address).unwrap_err().to_string();
+        let error = bind(&address).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {address}: Address already in use")), "{error}");
-        assert!(bind_tcp("192.0.2.1:0").is_err());
-        assert!(bind_tcp("localhost:0").is_ok());
+        assert!(bind("192.0.2.1:0").is_err());
+        assert!(bind("localhost:0").is_ok());
     }
 
     #[tokio::test]
@@ -149,23 +177,23 @@ mod tests {
         let path = directory.path().join("s");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let socket = UnixSocket::bind(&path, 0o777).unwrap();
+        let socket = bind_unix(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
-        assert!(matches!(UnixSocket::bind(&path, 0o777), Err(BindError::InUse { .. })));
+        assert!(matches!(bind_unix(&path), Err(BindError::InUse { .. })));
         drop(socket);
         assert!(!path.exists());
         fs::write(&path, "a file").unwrap();
-        assert!(matches!(UnixSocket::bind(&path, 0o777), Err(BindError::NoSocket { .. })));
-        assert!(matches!(UnixSocket::bind(&path.join("x"), 0o777), Err(BindError::Unix { .. })));
+        assert!(matches!(bind_unix(&path), Err(BindError::NoSocket { .. })));
+        assert!(matches!(bind_unix(&path.join("x")), Err(BindError::Unix { .. })));
     }
 
     #[tokio::test]
     async fn the_socket_of_a_successor_stays() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("s");
-        let old = UnixSocket::bind(&path, 0o777).unwrap();
+        let old = bind_unix(&path).unwrap();
         fs::rename(&path, directory.path().join("old")).unwrap();
-        let new = UnixSocket::bind(&path, 0o777).unwrap();
+        let new = bind_unix(&path).unwrap();
         drop(old);
         assert!(path.exists());
         drop(new);

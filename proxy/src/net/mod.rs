@@ -5,6 +5,7 @@
 mod acceptor;
 mod announced;
 mod compressed;
+mod inherited;
 mod listen;
 mod options;
 mod stream;
@@ -15,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use acceptor::{Acceptor, Seat};
 pub use compressed::Compressed;
+pub use inherited::Inherited;
 pub use listen::{BindError, UnixSocket, bind_tcp};
 pub use options::{Side, tune};
 pub use stream::{Socket, Stream};
