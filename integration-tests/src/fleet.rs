@@ -1,5 +1,7 @@
 //! Several proxies in front of the same servers, which agree through one etcd.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +9,12 @@ use mysql_async::OptsBuilder;
 use nix::sys::signal::Signal;
 use pointsman::failover::coordinator::{Coordinator, Etcd as Client, Heard};
 use pointsman_router::failover::Record;
+use tempfile::NamedTempFile;
+use tokio::process::Command;
 use tokio::sync::watch;
 
 use crate::sandbox::{APP, Link, SERVICE, Sandbox, Server};
-use crate::{Etcd, Failure, Proxy, eventually};
+use crate::{Etcd, Failure, Proxy, eventually, program};
 
 /// What a fleet consists of.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +24,8 @@ pub struct Layout {
     pub members: usize,
     /// Each proxy reaches each server over a link of its own.
     pub linked: bool,
+    /// Each proxy has a wall clock of its own.
+    pub own_clocks: bool,
 }
 
 /// Proxies, and what they agree through.
@@ -42,6 +48,8 @@ pub struct Member {
     pub to_etcd: Vec<Link>,
     /// To each server, in the order of the sandbox; none where the fleet is not linked.
     pub to_servers: Vec<Link>,
+    /// What is to be added to the machine's clock; none where the fleet has no clocks of its own.
+    clock: Option<NamedTempFile>,
 }
 
 impl Fleet {
@@ -56,7 +64,7 @@ impl Fleet {
         let heard = client.watch();
         let mut members = Vec::new();
         for _ in 0..layout.proxies {
-            members.push(Member::start(&sandbox, &etcd, layout.linked, tables).await?);
+            members.push(Member::start(&sandbox, &etcd, layout, tables).await?);
         }
         let fleet = Self { sandbox, etcd, members, client, heard };
         for member in &fleet.members {
@@ -162,7 +170,8 @@ impl Drop for Fleet {
 }
 
 impl Member {
-    async fn start(sandbox: &Sandbox, etcd: &Etcd, linked: bool, tables: &str) -> Result<Self, Failure> {
+    async fn start(sandbox: &Sandbox, etcd: &Etcd, layout: Layout, tables: &str) -> Result<Self, Failure> {
+        let linked = layout.linked;
         let to_etcd = links(&etcd.ports()).await?;
         let ports: Vec<_> = sandbox.servers().iter().map(|server| server.port()).collect();
         let to_servers = if linked { links(&ports).await? } else { Vec::new() };
@@ -174,9 +183,25 @@ impl Member {
             endpoints.join(", ")
         );
         let servers = if linked { linked_servers(sandbox, &to_servers) } else { sandbox.configuration() };
-        let proxy = Proxy::spawn_on(sandbox, &servers, &coordination)?;
+        let clock = layout.own_clocks.then(NamedTempFile::new).transpose()?;
+        let mut command = Command::new(program()?);
+        if let Some(clock) = &clock {
+            set_clock(clock, 0)?;
+            command.env("LD_PRELOAD", clock_library()?).env("FAKETIME_TIMESTAMP_FILE", clock.path());
+            command.env("FAKETIME_NO_CACHE", "1").env("DONT_FAKE_MONOTONIC", "1");
+        }
+        let proxy = Proxy::spawn_by(command, sandbox, &servers, &coordination)?;
         let pid = proxy.pid().await.ok_or("the proxy has ended")?;
-        Ok(Self { proxy, pid, to_etcd, to_servers })
+        Ok(Self { proxy, pid, to_etcd, to_servers, clock })
+    }
+
+    /// Makes this proxy's wall clock jump to so many seconds after the machine's; other clocks go on.
+    ///
+    /// # Errors
+    ///
+    /// When the fleet has no clocks of its own.
+    pub fn jump_clock(&self, seconds: i64) -> Result<(), Failure> {
+        set_clock(self.clock.as_ref().ok_or("this fleet goes by the machine's clock")?, seconds)
     }
 
     /// kill -9
@@ -194,6 +219,18 @@ impl Member {
     pub fn delay_etcd(&self, delay: Duration) {
         self.to_etcd.iter().for_each(|link| link.delay(delay));
     }
+}
+
+/// The library takes the whole file in at once, so it is replaced by one write.
+fn set_clock(clock: &NamedTempFile, seconds: i64) -> Result<(), Failure> {
+    Ok(fs::write(clock.path(), format!("{seconds:+}\n"))?)
+}
+
+/// Debian's package `faketime` has it, in a directory of the machine's architecture.
+fn clock_library() -> Result<PathBuf, Failure> {
+    let directories = fs::read_dir("/usr/lib")?.flatten();
+    let mut libraries = directories.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+    libraries.find(|library| library.is_file()).ok_or_else(|| "install faketime".into())
 }
 
 async fn links(ports: &[u16]) -> Result<Vec<Link>, Failure> {

@@ -6,9 +6,11 @@
 #![allow(clippy::print_stdout, reason = "what was measured is part of the report")]
 
 mod asynchronous;
+mod clock;
 mod coordinator;
 mod crashes;
 mod cut;
+mod split;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +43,19 @@ fn main() {
     add("31: etcd is stopped, then the primary is killed", |stage| {
         Box::pin(coordinator::stopped_then_killed(stage))
     });
+    add("34: the wall clock of a proxy jumps", |stage| Box::pin(clock::jumps(stage)));
+    let mut add = |name: &str, test: fn(Arc<Stage>) -> Running| {
+        let mut plan = lossless(Flavour::Mariadb);
+        plan.sandbox.linked = true;
+        let stage = suite.stage(plan);
+        suite.test(&stage, name, test);
+    };
+    add("32: the network falls apart, the primary on the smaller side", |stage| {
+        Box::pin(split::primary_in_the_minority(stage))
+    });
+    add("33: the network falls apart, the primary with a replica on the smaller side", |stage| {
+        Box::pin(split::primary_with_an_acker(stage))
+    });
     let mut add = |name: &str, linked, test: fn(Arc<Stage>) -> Running| {
         let sandbox = Options { replicas: 2, linked, ..Options::default() };
         let stage = suite.stage(Plan { sandbox, configuration: String::new() });
@@ -62,7 +77,7 @@ fn lossless(flavour: Flavour) -> Plan {
 }
 
 /// Two proxies and one member of etcd.
-const TWO: Layout = Layout { proxies: 2, members: 1, linked: false };
+const TWO: Layout = Layout { proxies: 2, members: 1, linked: false, own_clocks: false };
 
 /// A fleet, and writers at each of its proxies that are at work.
 struct Scene {

@@ -289,7 +289,7 @@ impl Server {
     }
 
     /// Makes this server a replica of `source` and starts replication; `linked` puts a link between them that
-    /// [`Server::delay_replication`] and [`Server::cut_replication`] work on.
+    /// [`Server::delay_replication`], [`Server::cut_replication`] and [`Server::silence_replication`] work on.
     ///
     /// # Errors
     ///
@@ -320,6 +320,13 @@ impl Server {
     pub async fn cut_replication(&self, cut: bool) {
         if let Some(link) = &*self.link.lock().await {
             link.open(!cut);
+        }
+    }
+
+    /// Lets nothing through on the link to the source, whose connections stay; or goes on. Nothing without a link.
+    pub async fn silence_replication(&self, silent: bool) {
+        if let Some(link) = &*self.link.lock().await {
+            link.silence(silent);
         }
     }
 
