@@ -203,6 +203,10 @@ def directors_hold_the_address(objects):
     equal(director["nodeSelector"], {"node-role.example.com/edge": "true"})
     equal(config(objects, name=f"{NAME}-director")["vip"], {"address": "10.20.0.100", "scheduler": "wlc"})
     equal(config(objects, name=f"{NAME}-director")["listen"], {"rw": {"address": "", "socket": "/run/pointsman/mysql.sock"}})
+    record = config(objects, name=f"{NAME}-director")["coordination"]["name"]
+    leases = [f"{record}{suffix}" for suffix in ("", "-proxies", "-vip", "-vip-proxies")]
+    equal(find(objects, "Role", NAME)["rules"][1]["resourceNames"], leases)
+    equal(director["automountServiceAccountToken"], True)
     if "vip" in config(objects):
         raise AssertionError("the proxies have no right to hold an address")
     environment = {each["name"]: each.get("value") for each in director["containers"][0]["env"]}

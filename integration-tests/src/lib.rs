@@ -7,6 +7,7 @@ mod api_server;
 mod cluster;
 mod command;
 pub mod contract;
+pub mod directors;
 mod etcd;
 mod fleet;
 mod ledger;

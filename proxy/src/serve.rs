@@ -39,7 +39,7 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("cannot start worker threads: {0}")]
     Workers(#[source] io::Error),
-    #[error("cannot start the thread of the virtual address: {0}")]
+    #[error("the virtual address: {0}")]
     Vip(#[source] io::Error),
 }
 
@@ -48,7 +48,7 @@ pub enum StartError {
 /// # Errors
 ///
 /// [`StartError`]; nothing is left running then.
-pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
+pub async fn start(config: Arc<Config>) -> Result<Running, StartError> {
     let account = Arc::new(ServiceAccount::new(&config));
     let (topology_sender, topology) = watch::channel(Arc::default());
     let (catalogue_sender, catalogue) = watch::channel(Arc::default());
@@ -75,7 +75,7 @@ pub fn start(config: Arc<Config>) -> Result<Running, StartError> {
     let off_reason = failover::off_reason(&config);
     let onlooker = Some(onlooker).filter(|_| off_reason.is_none());
     let cluster = cluster::start(&config, &account, topology_sender, shared.started, onlooker);
-    let vip = vip::start(&config, topology.clone()).map_err(StartError::Vip)?;
+    let vip = vip::start(&config, topology.clone()).await.map_err(StartError::Vip)?;
     let failover = match off_reason {
         Some(reason) => failover::off(reason),
         None => failover::start(&shared, &account, cluster.clone(), observations, vip.clone()),

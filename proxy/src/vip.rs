@@ -19,7 +19,7 @@ mod sysctl;
 mod view;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -29,13 +29,12 @@ use pointsman_config::{Config, CoordinationBackend};
 use pointsman_router::topology::{ServerId, Topology};
 use pointsman_router::vip::{Policy, ServiceKey};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::warn;
 
 pub use self::view::{State, View};
 
 use self::director::Director;
 use self::lease::{Ask, Host, Keeper, Refused};
-use crate::failover::coordinator::{Coordinator, Etcd};
+use crate::failover::coordinator::{Coordinator, CoordinatorError, Etcd, Kubernetes};
 
 /// What the director is started with.
 #[derive(Clone, Debug)]
@@ -209,41 +208,48 @@ fn own_name() -> String {
     format!("{}-{}-{:08x}", host.trim(), std::process::id(), rand::random::<u32>())
 }
 
+/// Where the directors agree whose the address is; none where there is one director only.
+async fn register(
+    config: &Config,
+    address: IpAddr,
+    name: &str,
+) -> Result<Option<Arc<dyn Coordinator>>, CoordinatorError> {
+    let settings = &config.coordination;
+    Ok(match settings.backend {
+        CoordinationBackend::Local => None,
+        CoordinationBackend::Etcd => {
+            // One lease for each address of a cluster.
+            let register = format!("{}/vip/{address}", config.cluster);
+            let etcd = Etcd::new(&settings.endpoints, &settings.prefix, &register, name, settings.lease)?;
+            Some(Arc::new(etcd))
+        }
+        // A fixed name, that a Role can be limited to: one address for each record.
+        CoordinationBackend::Kubernetes => {
+            Some(Arc::new(Kubernetes::of_address(settings, &config.cluster, name).await?))
+        }
+    })
+}
+
 const MAX_ASKS: usize = 16;
 
 /// Starts the director with what feeds it, where there is a `vip.address`.
 ///
 /// # Errors
 ///
-/// When there can be no thread, or an endpoint of the coordinator is none.
-pub fn start(config: &Config, topology: watch::Receiver<Arc<Topology>>) -> std::io::Result<Option<Handle>> {
+/// When there can be no thread, or the coordinator is not where the configuration says.
+pub async fn start(
+    config: &Config,
+    topology: watch::Receiver<Arc<Topology>>,
+) -> std::io::Result<Option<Handle>> {
     let Some(settings) = Settings::new(config) else { return Ok(None) };
-    let coordination = &config.coordination;
+    let name = own_name();
     let address = settings.service.address;
-    let handle = match coordination.backend {
-        CoordinationBackend::Local => Handle::start(settings, Ownership::Alone)?,
-        CoordinationBackend::Etcd => {
-            // One lease for each address of a cluster.
-            let register = format!("{}/vip/{address}", config.cluster);
-            let name = own_name();
-            let etcd = Etcd::new(
-                &coordination.endpoints,
-                &coordination.prefix,
-                &register,
-                &name,
-                coordination.lease,
-            )
-            .map_err(std::io::Error::other)?;
+    let handle = match register(config, address, &name).await.map_err(std::io::Error::other)? {
+        None => Handle::start(settings, Ownership::Alone)?,
+        // Others may have the same address: the lease says whose it is.
+        Some(coordinator) => {
             let handle = Handle::start(settings, Ownership::None)?;
-            handle.keep_lease(Arc::new(etcd), name, coordination.lease)
-        }
-        // Others may have the same address: without a lease that says whose it is, nobody takes it.
-        CoordinationBackend::Kubernetes => {
-            warn!(
-                "the virtual address is not taken: directors agree on it through etcd only; with \
-                 coordination.backend = \"local\" this proxy is its only director"
-            );
-            Handle::start(settings, Ownership::None)?
+            handle.keep_lease(coordinator, name, config.coordination.lease)
         }
     };
     tokio::spawn(resolve::feed(handle.clone(), topology));

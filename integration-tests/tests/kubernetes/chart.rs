@@ -83,9 +83,18 @@ pub(crate) fn named(name: &str) -> ObjectMeta {
 
 /// An API server with a release of the chart, and the rights of its service account.
 pub(crate) async fn installed() -> Result<(std::sync::Arc<ApiServer>, Installed), Failure> {
+    installed_with(&[]).await
+}
+
+/// As [`installed`], with directors of a virtual address.
+pub(crate) async fn with_directors() -> Result<(std::sync::Arc<ApiServer>, Installed), Failure> {
+    installed_with(&["director.enabled=true", "config.vip.address=10.20.0.100"]).await
+}
+
+async fn installed_with(values: &[&str]) -> Result<(std::sync::Arc<ApiServer>, Installed), Failure> {
     let server = ApiServer::start().await?;
     prepare(&server.client().await?).await?;
-    Helm::new(&server, 4)?.put("install", "shop", &[]).await?;
+    Helm::new(&server, 4)?.put("install", "shop", values).await?;
     let account = "shop-pointsman";
     let kubeconfig = server.kubeconfig_of(NAMESPACE, account).await?;
     let release = Installed { namespace: NAMESPACE.to_owned(), record: account.to_owned(), kubeconfig };

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "what was measured is part of the report")]
 
 mod chart;
+mod directors;
 mod failover;
 mod register;
 mod rights;
@@ -26,6 +27,7 @@ fn main() {
     add("news is heard again after the API server was away", || Box::pin(register::comes_back()));
     add("the service account reaches its own Leases only", || Box::pin(rights::own_only()));
     add("a missing right is named", || Box::pin(rights::named_rights()));
+    add("directors agree whose the virtual address is", || Box::pin(directors::agree()));
     add("the chart with Helm 3", || Box::pin(chart::life(3)));
     add("the chart with Helm 4", || Box::pin(chart::life(4)));
     let mut add = |name: &str, test: fn(Arc<Stage>) -> Running| {

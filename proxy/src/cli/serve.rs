@@ -53,6 +53,7 @@ async fn serve(
     let counted = record_metrics().map_err(|error| Failure::new(Exit::Error, error.to_string()))?;
     let mut signals = Signals::listen()?;
     let running = serve::start(config.clone())
+        .await
         .map_err(|error| Failure::new(Exit::Usage, format!("cannot start: {error}")))?;
     let lifecycle = Arc::new(Lifecycle::default());
     let reload = reload::start(&running.shared, running.cluster.clone(), load, set_level)?;

@@ -57,8 +57,24 @@ impl Kubernetes {
     ///
     /// When it is not known where the API server is, or who this proxy is there.
     pub async fn new(settings: &Coordination, cluster: &str, proxy: &str) -> Result<Self, CoordinatorError> {
+        Self::named(settings, settings.record_name(cluster), proxy).await
+    }
+
+    /// The register of the cluster's virtual address, as [`Self::new`]: `NAME-vip` and `NAME-vip-proxies`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::new`].
+    pub async fn of_address(
+        settings: &Coordination,
+        cluster: &str,
+        proxy: &str,
+    ) -> Result<Self, CoordinatorError> {
+        Self::named(settings, format!("{}-vip", settings.record_name(cluster)), proxy).await
+    }
+
+    async fn named(settings: &Coordination, record: String, proxy: &str) -> Result<Self, CoordinatorError> {
         let (client, namespace) = connect::client(settings).await?;
-        let record = settings.record_name(cluster);
         let register = Arc::new(Register {
             leases: Api::namespaced(client, &namespace),
             failing: Failing { namespace },
