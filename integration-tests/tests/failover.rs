@@ -21,6 +21,9 @@ fn main() {
         suite.test(&stage, "lossless: a killed primary is replaced, nothing acknowledged is lost", killed);
         let stage = suite.stage(plan(flavour, true));
         suite.test(&stage, "lossless: a frozen primary is replaced, nothing acknowledged is lost", frozen);
+        let stage = suite.stage(plan(flavour, true));
+        suite.test(&stage, "writes that no replica acknowledges are said to be stalled, and go on", stalled);
+        suite.test(&stage, "a lock that a client holds is no stall", locked);
         let mut plan_of_kills = plan(flavour, true);
         plan_of_kills.configuration = "[failover]\nmin_interval = \"0s\"\nmax_per_hour = 0\n".to_owned();
         let stage = suite.stage(plan_of_kills);
@@ -286,6 +289,53 @@ async fn frozen(stage: Arc<Stage>) -> Outcome {
     println!("{:?}: writes went on {} ms after the freeze", stage.flavour(), pause.as_millis());
     nothing_lost(&*new_primary(&sandbox, &proxy).await?, &traffic).await?;
     sandbox.primary().kill().await?;
+    Ok(())
+}
+
+/// Another primary would do no better.
+async fn stalled(stage: Arc<Stage>) -> Outcome {
+    let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);
+    armed(&proxy, true).await;
+    let traffic = writers(&proxy).await?;
+    for replica in sandbox.replicas() {
+        replica.run(&["STOP REPLICA IO_THREAD"]).await?;
+    }
+    eventually("the verdict", LIMIT, async || {
+        let Ok(status) = proxy.status().await else { return false };
+        let reason = status["failover"]["verdict_reason"].as_str().unwrap_or_default();
+        status["failover"]["verdict"] == "STALLED" && reason.contains("no replica acknowledges")
+    })
+    .await;
+    // The receivers are started again after three seconds.
+    stays(&sandbox, &proxy, |_| true).await?;
+    goes_on(&traffic).await;
+    eventually("the primary is well again", LIMIT, async || {
+        proxy.status().await.is_ok_and(|status| status["failover"]["verdict"] == "ALIVE")
+    })
+    .await;
+    nothing_lost(sandbox.primary(), &traffic).await
+}
+
+async fn locked(stage: Arc<Stage>) -> Outcome {
+    let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);
+    armed(&proxy, true).await;
+    let traffic = writers(&proxy).await?;
+    let mut holder = sandbox.primary().connect().await?;
+    holder.query_drop("FLUSH TABLES WITH READ LOCK").await?;
+    stays(&sandbox, &proxy, |status| status["failover"]["verdict"] == "ALIVE").await?;
+    holder.query_drop("UNLOCK TABLES").await?;
+    goes_on(&traffic).await;
+    nothing_lost(sandbox.primary(), &traffic).await
+}
+
+/// For longer than a stall is waited for: nobody is promoted, and status is as `wanted`.
+async fn stays(sandbox: &Sandbox, proxy: &Proxy, wanted: impl Fn(&Value) -> bool) -> Outcome {
+    let (began, address) = (Instant::now(), sandbox.primary().address());
+    while began.elapsed() < Duration::from_secs(7) {
+        let status = proxy.status().await?;
+        assert!(wanted(&status), "after {:?}: {status}", began.elapsed());
+        assert_eq!(primary_of(&status), Some(address.clone()), "{status}");
+    }
     Ok(())
 }
 

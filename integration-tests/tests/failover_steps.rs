@@ -210,7 +210,7 @@ async fn read_only_deadline(stage: Arc<Stage>) -> Outcome {
     timeout(LIMIT, waiter).await???;
     let report = team.report(0, Step::SetReadOnly { deadline: LIMIT }).await?;
     assert!(report.read_only);
-    team.run(0, Step::SetWritable { lossless: true, wait_for: 1 }).await?;
+    team.run(0, Step::SetWritable { lossless: true, wait_for: 1, life: 0 }).await?;
     follows(&sandbox).await
 }
 
@@ -282,7 +282,7 @@ async fn promotion(stage: Arc<Stage>) -> Outcome {
     team.run(candidate, row).await?;
     let refused = insert(&sandbox, usize::from(candidate), 7).await;
     assert!(refused.is_err(), "clients are let in before the server is made writable");
-    team.run(candidate, Step::SetWritable { lossless: true, wait_for: 1 }).await?;
+    team.run(candidate, Step::SetWritable { lossless: true, wait_for: 1, life: 0 }).await?;
     println!("{:?}: promoted after {:?}", stage.flavour(), started.elapsed());
     insert(&sandbox, usize::from(candidate), 8).await?;
     let epoch: Vec<u64> =

@@ -37,7 +37,7 @@ async fn amid_transaction(stage: Arc<Stage>) -> Outcome {
     primary.run(&["CREATE TABLE app.large (text LONGTEXT)"]).await?;
     // Commits that wait for an acknowledgement would keep it out of MariaDB's binary log.
     scene.ledger.pause(true);
-    rests(primary).await?;
+    scene.rests(primary).await?;
     for replica in scene.sandbox.replicas() {
         replica.freeze().await?;
     }
@@ -59,21 +59,6 @@ async fn amid_transaction(stage: Arc<Stage>) -> Outcome {
     Ok(())
 }
 
-/// Waits until nothing has been written on `server` for a while.
-async fn rests(server: &Server) -> Outcome {
-    let (mut last, mut since) = (server.position().await?, Instant::now());
-    let deadline = since + LIMIT;
-    while since.elapsed() < REST {
-        let position = server.position().await?;
-        if position != last {
-            (last, since) = (position, Instant::now());
-        }
-        assert!(Instant::now() < deadline, "{} is still written to", server.name());
-        tokio::task::yield_now().await;
-    }
-    Ok(())
-}
-
 fn binary_log_bytes(scene: &Scene, server: &Server) -> u64 {
     let data = scene.sandbox.directory().join(server.name()).join("data");
     let files = fs::read_dir(data).into_iter().flatten().flatten();
@@ -86,7 +71,6 @@ const LARGE: &str = "INSERT INTO app.large WITH RECURSIVE n (i) AS \
                      (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) \
                      SELECT CONCAT(UUID(), REPEAT('x', 10000)) FROM n a, n b";
 const LARGE_BYTES: u64 = 100_000_000;
-const REST: Duration = Duration::from_millis(2500);
 
 /// Rows of the writers cannot be applied as long as this is held; they are received.
 const HOLDS_APPLYING: &str = "FLUSH TABLES app.ledger WITH READ LOCK";

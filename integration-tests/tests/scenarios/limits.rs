@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_integration_tests::sandbox::{Options, Server};
-use pointsman_integration_tests::{Flavour, Outcome, Plan, Stage, Suite, eventually};
+use pointsman_integration_tests::{Flavour, Outcome, Plan, Stage, Suite};
 use tokio::time::Instant;
 
 use crate::scene::{LIMIT, RESUMED_WITHIN, Scene};
@@ -43,7 +43,7 @@ async fn again_at_once(stage: Arc<Stage>) -> Outcome {
     Ok(())
 }
 
-const LIMITS: &str = "[failover]\nmin_interval = \"8s\"\nmax_per_hour = 2\n";
+const LIMITS: &str = "[failover]\nmin_interval = \"12s\"\nmax_per_hour = 2\n";
 
 async fn limited(stage: Arc<Stage>) -> Outcome {
     let scene = Scene::set_with(&stage, &[], LIMITS).await?;
@@ -58,7 +58,7 @@ async fn limited(stage: Arc<Stage>) -> Outcome {
     scene.reads_go_on().await;
     scene.nobody_writable(&[]).await?;
     let (third, _) = scene.replaced(&second, killed_again).await?;
-    assert!(killed.elapsed() >= Duration::from_secs(8), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() >= Duration::from_secs(12), "{:?}", killed.elapsed());
     second.start().await?;
     scene.proxy.settled(&scene.sandbox, LIMIT).await;
     kill_at_rest(&scene, &third).await?;
@@ -76,16 +76,13 @@ async fn kill_at_rest(
     primary: &Server,
 ) -> Result<Instant, pointsman_integration_tests::Failure> {
     scene.ledger.pause(true);
-    eventually("all have everything", LIMIT, async || {
-        let Ok(position) = primary.position().await else { return false };
-        for server in scene.sandbox.servers() {
-            if server.name() != primary.name() && server.reach(&position, LIMIT).await.is_err() {
-                return false;
-            }
+    scene.rests(primary).await?;
+    let position = primary.position().await?;
+    for server in scene.sandbox.servers() {
+        if server.name() != primary.name() {
+            server.reach(&position, LIMIT).await?;
         }
-        primary.position().await.is_ok_and(|now| now == position)
-    })
-    .await;
+    }
     primary.kill().await?;
     scene.ledger.pause(false);
     Ok(Instant::now())

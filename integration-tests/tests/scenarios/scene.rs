@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pointsman_integration_tests::sandbox::{APP, Options, SERVICE, Sandbox, Server};
 use pointsman_integration_tests::{
-    Failure, Flavour, Ledger, Load, Plan, Proof, Proxy, Ran, Stage, Traffic, eventually, run,
+    Failure, Flavour, Ledger, Load, Outcome, Plan, Proof, Proxy, Ran, Stage, Traffic, eventually, run,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -135,6 +135,21 @@ impl Scene {
         .await;
     }
 
+    /// Waits until nothing has been written on `server` for a while.
+    pub(crate) async fn rests(&self, server: &Server) -> Outcome {
+        let (mut last, mut since) = (server.position().await?, Instant::now());
+        let deadline = since + LIMIT;
+        while since.elapsed() < REST {
+            let position = server.position().await?;
+            if position != last {
+                (last, since) = (position, Instant::now());
+            }
+            assert!(Instant::now() < deadline, "{} is still written to", server.name());
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
     /// Runs a command of the program against the proxy.
     pub(crate) async fn order(&self, arguments: &[&str]) -> Result<Ran, Failure> {
         run(&[arguments, &["--endpoint", &self.proxy.endpoint()]].concat(), "").await
@@ -193,6 +208,8 @@ fn servers(sandbox: &Sandbox, keys: &[(usize, &str)]) -> String {
 /// Far above what a busy machine needs, far below any lease or limit that might be waited for.
 pub(crate) const RESUMED_WITHIN: Duration = Duration::from_millis(2500);
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// Longer than the heartbeat goes on after the last write.
+const REST: Duration = Duration::from_millis(2500);
 const WRITERS: usize = 3;
 const READERS: usize = 2;
 const ENOUGH_READS: u64 = 30;

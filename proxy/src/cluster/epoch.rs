@@ -8,12 +8,15 @@ use pointsman_router::discover::EpochRow;
 
 use super::connection::{ConnectionError, ServiceConnection};
 
+/// How a heartbeat begins, by which it is known among the statements of a server.
+pub(crate) const BEAT: &str = "UPDATE pointsman.epoch SET beat";
 /// Asks for the newest row.
 const NEWEST_SQL: &str = "SELECT epoch, primary_name FROM pointsman.epoch ORDER BY epoch DESC LIMIT 1";
 const MAKE_SQL: [&str; 2] = [
     "CREATE DATABASE IF NOT EXISTS pointsman",
     "CREATE TABLE IF NOT EXISTS pointsman.epoch (epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY, \
      primary_name VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL, \
+     beat BIGINT UNSIGNED NOT NULL DEFAULT 0, \
      began TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) ENGINE=InnoDB",
 ];
 
@@ -60,6 +63,16 @@ pub(crate) async fn write(
         connection.run(statement, limit).await?;
     }
     connection.run(&sql, limit).await
+}
+
+/// The heartbeat of an epoch, and a question how many rows it has changed: none where the server is read-only, which
+/// does not stop the service account, or has the row of a later epoch.
+pub(crate) fn beat(epoch: u64) -> String {
+    format!(
+        "{BEAT} = beat + 1 WHERE epoch = {epoch} AND @@global.read_only = 0 \
+         AND epoch = (SELECT newest FROM (SELECT MAX(epoch) AS newest FROM pointsman.epoch) AS all_rows); \
+         SELECT ROW_COUNT()"
+    )
 }
 
 /// A string literal; the service account's sessions have backslash escapes on.

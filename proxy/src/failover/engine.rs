@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::coordinator::{Cas, Coordinator, CoordinatorError, Entitlement, Found, Locks, Sessions};
 use super::hand::Hands;
+use super::heartbeat;
 use super::operations::{Asked, Operations};
 use super::peers::{self, Voice};
 use super::service;
@@ -50,6 +51,8 @@ pub(super) struct Engine {
     pub(super) heard: peers::Heard,
     /// What the topology was told last.
     pub(super) withdrawn: Withdrawn,
+    /// Where heartbeats are written.
+    pub(super) beats: watch::Sender<heartbeat::Target>,
     /// Why this proxy leaves the primary to be discovered: another one acts for the cluster.
     pub(super) bystander: Option<String>,
 }
@@ -151,6 +154,8 @@ impl Engine {
         for action in actions {
             self.carry_out(action);
         }
+        let beats = self.controller.beats();
+        self.beats.send_if_modified(|before| std::mem::replace(before, beats) != beats);
         let withdrawn = self.controller.withdrawn();
         // Where it could not be told, it is told after the next event.
         if withdrawn != self.withdrawn && self.cluster.withdraw(withdrawn.clone()).is_ok() {

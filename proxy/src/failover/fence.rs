@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::steps::{StepFailure, Work};
 use super::words;
-use crate::cluster::connection::ConnectionError;
+use crate::cluster::connection::{ConnectionError, Record};
 use crate::cluster::epoch;
 
 /// `read_only = 1` within `deadline`, or undone: the statement waits for commits, and for ever where they wait for an
@@ -65,7 +65,9 @@ async fn threads(work: &mut Work<'_>) -> Result<Vec<Thread>, StepFailure> {
     let rows = work.threads().await?;
     let threads = rows.iter().map(|row| {
         let (user, command) = (row.text_or_empty(&["User"]), row.text_or_empty(&["Command"]));
-        let is_client = user != own
+        // What waits to be written as a heartbeat holds up read_only as any other write does.
+        let beats = row.text_or_empty(&["Info"]).starts_with(epoch::BEAT);
+        let is_client = (user != own || beats)
             && user != "system user"
             && user != "event_scheduler"
             && !command.starts_with("Binlog Dump")
@@ -107,11 +109,20 @@ pub(super) async fn end_clients(work: &mut Work<'_>) -> Result<(), StepFailure> 
 
 /// Best effort against a primary that was judged dead.
 pub(super) async fn fence(work: &mut Work<'_>, epoch: u64) -> Result<(), StepFailure> {
+    let sql = words::read_only(work.flavour());
+    let own = work.realm.account.user().to_owned();
+    let is_ours = |row: &Record| {
+        row.text_or_empty(&["User"]) == own && row.text_or_empty(&["Info"]).eq_ignore_ascii_case(sql)
+    };
+    if work.threads().await?.iter().any(is_ours) {
+        // On a full disk it waits until there is room. One is enough: more would take up all connections in the end.
+        kill_clients(work).await?;
+        return Err(work.stopped("read_only waits for commits since it was fenced before"));
+    }
     // New clients are kept out first; those that are in lose their connections, and with them what they wait for.
     let address = work.realm.address(work.server);
     let mut own =
         work.realm.account.connect(&address, work.left()).await.map_err(|error| work.failed(error, false))?;
-    let sql = words::read_only(work.flavour());
     let limit = work.left();
     let (read_only, killed) = tokio::join!(own.run(sql, limit), kill_clients(work));
     info!(server = work.realm.name(work.server), epoch, "fenced: read-only, clients ended");

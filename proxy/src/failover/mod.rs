@@ -8,11 +8,13 @@ pub mod coordinator;
 mod engine;
 mod fence;
 mod hand;
+mod heartbeat;
 mod operations;
 mod peers;
 mod preflight;
 mod repoint;
 mod service;
+mod stall;
 mod steps;
 mod timeline;
 mod view;
@@ -148,6 +150,7 @@ async fn assemble(
         locks,
         sessions: Sessions::new(shared.clone(), cluster.clone()),
         cluster,
+        beats: heartbeat::Heart::start(&realm, &back),
         observations,
         events,
         back,

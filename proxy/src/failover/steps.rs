@@ -80,7 +80,9 @@ impl Work<'_> {
                 return self.reported().await;
             }
             Step::WriteEpoch { epoch, primary } => self.write_epoch(*epoch, primary).await?,
-            Step::SetWritable { lossless, wait_for } => self.set_writable(*lossless, *wait_for).await?,
+            Step::SetWritable { lossless, wait_for, life } => {
+                self.set_writable(*lossless, *wait_for, *life).await?;
+            }
             Step::SetReadOnly { deadline } => {
                 fence::set_read_only(self, *deadline).await?;
                 if flavour == Flavour::Mariadb {
@@ -360,12 +362,15 @@ impl Work<'_> {
         self.change_all(&statements).await
     }
 
-    async fn set_writable(&mut self, lossless: bool, wait_for: u32) -> Result<(), StepFailure> {
+    async fn set_writable(&mut self, lossless: bool, wait_for: u32, life: u64) -> Result<(), StepFailure> {
         let report = self.report().await?;
+        if life != 0 && report.incarnation != 0 && report.incarnation != life {
+            return Err(self.stopped("has restarted since it was promoted"));
+        }
         if report.replicates() {
             return Err(self.stopped("replicates from another server"));
         }
-        // A restart may have undone it.
+        // Somebody may have undone it, or a restart that could not be told.
         if lossless && !report.semi_sync.source {
             self.take_role(SemiSyncRole::Source { wait_for }).await?;
         }

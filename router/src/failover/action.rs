@@ -72,8 +72,9 @@ pub enum Step {
     /// Write the row of this epoch as the service account, while the server is still read-only; ends only when the
     /// transaction is acknowledged, so it proves that acknowledgements flow.
     WriteEpoch { epoch: u64, primary: String },
-    /// Take the semi-sync role of a source again if `lossless` (a restart may have undone it), then `read_only = 0`.
-    SetWritable { lossless: bool, wait_for: u32 },
+    /// Take the semi-sync role of a source again if `lossless`, then `read_only = 0`; `NotDone` in another life of the
+    /// server than `life`, where both can be told: a restart may have lost what the others have got from it.
+    SetWritable { lossless: bool, wait_for: u32, life: u64 },
     /// `read_only = 1` with a deadline of `deadline`, after which it is undone (`KILL QUERY`) and reported as
     /// `NotDone`; brings a report, whose position is final.
     SetReadOnly { deadline: Duration },

@@ -8,7 +8,6 @@ use pointsman_config::{Durability as Wanted, FailoverMode};
 use super::action::Level;
 use super::controller::Controller;
 use super::defect::Defect;
-use super::event::Heartbeat;
 use super::record::{Durability, Kind, Phase, RECORD_FORMAT, Record};
 use super::verdict::Verdict;
 use super::watch::Watch;
@@ -62,6 +61,7 @@ impl Controller {
             strayed: Default::default(),
             kind: Kind::Switchover,
             accept_loss: false,
+            stalled: false,
             actor: self.settings.proxy.clone(),
             reason: "the primary as it was found".into(),
             paused: false,
@@ -125,6 +125,7 @@ impl Controller {
         record.candidate = candidate.map(|id| self.name(id));
         record.floor = crate::gtid::GtidSet::default();
         record.accept_loss = false;
+        record.stalled = kind == Kind::Automatic && matches!(self.verdict, Verdict::Stalled { .. });
         record.reason = reason;
         record.witnesses = self.coordination.proxies.iter().cloned().collect();
         let primary_life =
@@ -143,10 +144,9 @@ impl Controller {
         match &self.verdict {
             Verdict::Dead { reason } => Some(reason.clone()),
             Verdict::Stalled { reason } => {
-                let stuck = matches!(
-                    &self.heartbeat,
-                    Some(Heartbeat::Stalled { since, cause }) if *since >= super::STALLED_FOR && cause.is_the_servers()
-                );
+                let stuck = self.stall().is_some_and(|(since, cause)| {
+                    cause.patience().is_some_and(|times| since >= self.settings.stalled_for * times)
+                });
                 stuck.then(|| reason.clone())
             }
             Verdict::ReadOnly { reason } if self.primary_lost_its_role() => Some(reason.clone()),
@@ -205,7 +205,29 @@ impl Controller {
         if record.durability == Durability::Async && self.settings.durability == Wanted::Lossless {
             return Err("failover.durability is lossless and replication was not".into());
         }
+        if matches!(self.verdict, Verdict::Stalled { .. }) {
+            self.enough_ackers(record)?;
+        }
         self.not_flapping(record)
+    }
+
+    /// A primary that lives and takes no writes may yet do so again: it is given up only for a change that can end.
+    fn enough_ackers(&self, record: &Record) -> Result<(), String> {
+        let ackers = record.ackers.iter().filter_map(|name| self.find(name));
+        let proves = |id: &ServerId| self.watch(*id).is_some_and(|watch| watch.up() && watch.whole);
+        let there: Vec<_> = ackers.filter(|id| proves(id) && self.barred(*id).is_none()).collect();
+        if record.durability == Durability::Async {
+            return Err("in async mode it may be the only one that knows what was acknowledged".into());
+        }
+        let needed = record.quorum();
+        if there.len() < needed {
+            let (there, all) = (there.len(), record.ackers.len());
+            return Err(format!("{there} of {all} ackers answer, {needed} are needed"));
+        }
+        if there.iter().all(|id| self.ineligible(*id).is_some()) {
+            return Err("no replica that acknowledges may be promoted".into());
+        }
+        Ok(())
     }
 
     fn not_flapping(&self, record: &Record) -> Result<(), String> {

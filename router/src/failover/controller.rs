@@ -8,7 +8,7 @@ use super::action::{Action, Level, Note, Service, Step, StepId, StepOrder};
 use super::coordination::Coordination;
 use super::event::{Alive, Event, Heartbeat, Mark, Outcome, StepError};
 use super::plan::RequestId;
-use super::record::{Phase, ProxyId, Record, Revision};
+use super::record::{Durability, Phase, ProxyId, Record, Revision};
 use super::settings::Settings;
 use super::verdict::Verdict;
 use super::watch::Watch;
@@ -28,7 +28,8 @@ pub struct Controller {
     pub(super) verdict: Verdict,
     /// Since when the verdict has had its name.
     pub(super) verdict_since: Duration,
-    pub(super) heartbeat: Option<Heartbeat>,
+    /// The last one, and when it was heard of.
+    pub(super) heartbeat: Option<(Duration, Heartbeat)>,
     /// What this proxy does while the record names it as the actor.
     pub(super) acting: Option<Acting>,
     /// Steps outside of a change of the primary, one for each server.
@@ -209,6 +210,15 @@ impl Controller {
         self.coordination.lost.as_deref()
     }
 
+    /// Where this proxy is to write heartbeats, and in which epoch: one of all proxies does, where clients write.
+    pub fn beats(&self) -> Option<(ServerId, u64)> {
+        let (primary, record) = (self.primary()?, self.coordination.record.as_ref()?);
+        let may_write =
+            record.durability == Durability::Lossless || matches!(self.service, Service::Writes { .. });
+        let stands = record.phase == Phase::Stable && self.primary_lives_on();
+        (stands && may_write && self.leads()).then_some((primary, record.epoch))
+    }
+
     /// What the data plane has been told last.
     pub fn service(&self) -> &Service {
         &self.service
@@ -220,7 +230,7 @@ impl Controller {
             Event::Observed(observation) => self.observed(observation),
             Event::Heartbeat { server, outcome } => {
                 if self.primary() == Some(server) {
-                    self.heartbeat = Some(outcome);
+                    self.heartbeat = Some((self.now, outcome));
                 }
             }
             Event::Read(read) => self.take_read(*read),

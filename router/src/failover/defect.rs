@@ -31,6 +31,8 @@ pub enum Defect {
     KeepShortCandidate,
     /// An acker that the configuration names no more counts as stopped.
     CountUnlistedAcker,
+    /// A primary whose writes did not end is taken again in the same life.
+    StalledStands,
     /// Nobody goes on for an actor that has died.
     NeverTakeOver,
 }

@@ -44,10 +44,8 @@ impl Controller {
             self.stuck(format!("{primary} waits for a replica that acknowledges its first transaction"));
             self.hand_order(candidate, Step::WriteEpoch { epoch: record.epoch, primary });
         } else if self.errs(Defect::OpenBeforeActive) && !hand.writable {
-            self.hand_order(
-                candidate,
-                Step::SetWritable { lossless: is_lossless, wait_for: record.wait_for },
-            );
+            let step = Step::SetWritable { lossless: is_lossless, wait_for: record.wait_for, life: UNTOLD };
+            self.hand_order(candidate, step);
         } else if let Some(life) = hand.promoted_life {
             self.swap_active(candidate, life);
         } else {
@@ -100,7 +98,8 @@ impl Controller {
         let Some(report) = &watch.report else { return };
         let floor = self.coordination.record.as_ref().map(|record| record.floor.clone()).unwrap_or_default();
         let filtered = watch.channel().is_some_and(|channel| channel.filtered);
-        let fits = floor.contains(&Self::surely_holds(report));
+        let holds = Self::surely_holds(report);
+        let fits = floor.contains(&holds) || self.stands_with(candidate, &holds);
         let has_applied = report.has_applied_all() || !watch.channel().is_some_and(|channel| channel.applies);
         if is_old_primary && (!report.read_only || watch.asked < self.coordination.epoch_seen) {
             // It may still have clients; a later round, or the upkeep, takes it when it is fenced.
@@ -131,6 +130,13 @@ impl Controller {
             acting.ackers.insert(id);
         }
         self.hand_order(id, Step::Repoint { source: candidate, acker });
+    }
+
+    /// Whether the candidate is the old primary, which has all of `holds`: it may be written to all the time, and another
+    /// actor may have made its replicas follow it again already.
+    fn stands_with(&self, candidate: ServerId, holds: &GtidSet) -> bool {
+        self.primary() == Some(candidate)
+            && self.report(candidate).is_some_and(|report| report.executed.contains(holds))
     }
 
     /// The candidate is gone and somebody else has everything too, or it has lost what it was chosen for.
@@ -221,6 +227,7 @@ impl Controller {
         record.candidate = None;
         record.floor = GtidSet::default();
         record.accept_loss = false;
+        record.stalled = false;
         record.ackers = ackers.into_iter().map(|id| self.name(id)).collect();
         let follows = |id: &ServerId| {
             let since =
@@ -244,8 +251,7 @@ impl Controller {
         let writable = self.acting.as_ref().and_then(|a| a.hand(primary)).is_some_and(|hand| hand.writable);
         if !writable {
             if self.primary_lives_on() {
-                let lossless = record.durability == Durability::Lossless;
-                self.hand_order(primary, Step::SetWritable { lossless, wait_for: record.wait_for });
+                self.hand_order(primary, record.make_writable());
             }
             return;
         }
@@ -269,3 +275,6 @@ impl Controller {
         }
     }
 }
+
+/// No life has this number.
+const UNTOLD: u64 = 0;

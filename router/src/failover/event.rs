@@ -86,6 +86,8 @@ pub enum Stall {
     /// Waiting for an acknowledgement.
     NoAcker,
     DiskFull,
+    /// Perhaps only behind a transaction that takes long to commit.
+    LargeTransaction,
     Unknown,
 }
 

@@ -6,7 +6,7 @@ use super::controller::Controller;
 use super::defect::Defect;
 use super::election::{Choice, Entrant, elect, maximal};
 use super::event::Mark;
-use super::record::{Durability, Kind, Phase, ProxyId};
+use super::record::{Durability, Kind, Phase, ProxyId, Record};
 use super::watch::Watch;
 use crate::discover::Report;
 use crate::gtid::GtidSet;
@@ -29,9 +29,20 @@ impl Controller {
         if planned && self.switch_over() {
             return;
         }
+        if record.stalled && self.forgives_stall() {
+            return self.swap(Record { stalled: false, ..record });
+        }
         self.fence_primary(record.kind);
         self.gather();
         self.choose();
+    }
+
+    /// Nobody else could be proven for a long time: the primary is taken again when it can write.
+    fn forgives_stall(&self) -> bool {
+        let Some(acting) = &self.acting else { return false };
+        self.primary_is_intact()
+            && acting.floor.is_none()
+            && self.now.saturating_sub(acting.since) >= self.settings.stalled_for * super::STALLS_FORGIVEN
     }
 
     /// Fences a primary that does not take part; nobody waits for it.
@@ -189,7 +200,7 @@ impl Controller {
     }
 
     /// Why what a server holds proves nothing.
-    fn barred(&self, id: ServerId) -> Option<String> {
+    pub(super) fn barred(&self, id: ServerId) -> Option<String> {
         // What has not rejoined since an earlier failover may hold anything.
         let strayed =
             self.primary() != Some(id) && !self.has_followed(id) && !self.errs(Defect::StrayedStand);
@@ -235,9 +246,12 @@ impl Controller {
         own.names_author(report.server_id, &report.uuid).then_some(own)
     }
 
-    /// The old primary may go on if it has not restarted, or if restarting loses nothing.
+    /// The old primary may go on if it has not restarted and takes writes, or if restarting loses nothing.
     fn primary_may_stand(&self, acting: &Acting) -> bool {
         let Some(record) = &self.coordination.record else { return false };
+        if record.stalled && self.primary_lives_as_claimed() && !self.errs(Defect::StalledStands) {
+            return false;
+        }
         self.primary_is_intact()
             || record.durability == Durability::Async
             || self.all_in_view(acting)
@@ -245,10 +259,16 @@ impl Controller {
     }
 
     pub(super) fn primary_is_intact(&self) -> bool {
+        let up = self.primary().and_then(|id| self.watch(id)).is_some_and(Watch::up);
+        up && self.primary_lives_as_claimed()
+    }
+
+    /// As far as was seen, the old primary has not restarted since it lost its role.
+    fn primary_lives_as_claimed(&self) -> bool {
         let Some(record) = &self.coordination.record else { return false };
         let Some(watch) = self.primary().and_then(|id| self.watch(id)) else { return false };
         let name = record.primary.as_deref().unwrap_or_default();
-        watch.up() && record.lives.get(name).is_some_and(|life| *life == watch.incarnation())
+        record.lives.get(name).is_some_and(|life| *life == watch.incarnation())
     }
 
     /// Every copy that can exist of anything acknowledged has been stopped and read, and what some can no longer make

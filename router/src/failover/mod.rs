@@ -80,9 +80,15 @@ const ACTOR_PATIENCE_UNHEARD: Duration = Duration::from_millis(1500);
 const PEER_FORGOTTEN: Duration = Duration::from_secs(600);
 /// From when on clients are told that a change does not get on.
 const STUCK_AFTER: Duration = Duration::from_secs(3);
-/// How long writes must hang for the server's own reasons before it is replaced.
+/// See [`Settings::stalled_for`].
 const STALLED_FOR: Duration = Duration::from_secs(5);
+/// See [`Stall::patience`].
+const LARGE_TRANSACTION_PATIENCE: u32 = 6;
+/// After so many times [`Settings::stalled_for`] without a successor the primary may stand again.
+const STALLS_FORGIVEN: u32 = 6;
 /// Without the coordinator, writes that hang this long may mean that another primary was made.
 const ACK_STALL: Duration = Duration::from_millis(500);
 /// How long a new primary has to show that it waits for acknowledgements.
 const DEGRADED_AFTER: Duration = Duration::from_secs(3);
+/// How long what a heartbeat met is believed: a server that hangs answers no question about it within two seconds.
+const HEARTBEAT_KNOWN: Duration = Duration::from_secs(3);

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::action::Step;
 use crate::gtid::{GtidError, GtidSet};
 use crate::intent::Flavour;
 
@@ -50,6 +51,9 @@ pub struct Record {
     /// Transactions that may be lost, as an operator has accepted.
     #[serde(default)]
     pub accept_loss: bool,
+    /// Writes on `primary` did not end although it answered: in the same life it is not taken again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stalled: bool,
     /// The proxy that acts; another one takes over by a swap that puts its own name here.
     pub actor: ProxyId,
     /// Why the phase is what it is, for people.
@@ -142,6 +146,12 @@ impl Record {
     pub fn quorum(&self) -> usize {
         let wait_for = usize::try_from(self.wait_for).unwrap_or(usize::MAX).max(1);
         (self.ackers.len() + 1).saturating_sub(wait_for).max(1)
+    }
+
+    /// What makes `primary` writable in the life in which it was promoted.
+    pub(super) fn make_writable(&self) -> Step {
+        let life = self.primary.as_ref().and_then(|name| self.lives.get(name)).copied().unwrap_or_default();
+        Step::SetWritable { lossless: self.durability == Durability::Lossless, wait_for: self.wait_for, life }
     }
 
     /// Adds to the history, which is bounded.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::action::{Action, Service, To};
 use super::controller::Controller;
 use super::defect::Defect;
-use super::event::{Alive, Heartbeat, Mark, Message, Stall};
+use super::event::{Alive, Mark, Message, Stall};
 use super::record::{Durability, Kind, Phase, Record};
 use super::verdict::Verdict;
 use super::watch::Watch;
@@ -96,7 +96,7 @@ impl Controller {
     }
 
     fn writes_stall(&self) -> bool {
-        matches!(&self.heartbeat, Some(Heartbeat::Stalled { since, .. }) if *since >= super::ACK_STALL)
+        self.stall().is_some_and(|(since, _)| since >= super::ACK_STALL)
     }
 
     /// Tells the others what they should know: at once when it changes, and again and again while somebody may wait
@@ -157,11 +157,12 @@ impl Controller {
 }
 
 impl Stall {
-    /// Whether another server would do better.
-    pub(super) fn is_the_servers(self) -> bool {
+    /// How many times [`super::Settings::stalled_for`] it is waited for; none where another server would do no better.
+    pub(super) fn patience(self) -> Option<u32> {
         match self {
-            Self::NoAcker => false,
-            Self::DiskFull | Self::Unknown => true,
+            Self::NoAcker => None,
+            Self::DiskFull | Self::Unknown => Some(1),
+            Self::LargeTransaction => Some(super::LARGE_TRANSACTION_PATIENCE),
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Settings {
     /// Zero is no limit.
     pub max_per_hour: u32,
     pub async_silence: Duration,
+    /// How long writes must hang for the server's own reasons before it is replaced.
+    pub stalled_for: Duration,
     /// How long open transactions may take to end in a switchover.
     pub transaction_timeout: Duration,
     pub switchover_timeout: Duration,
@@ -64,6 +66,7 @@ impl Settings {
             min_interval: config.failover.min_interval,
             max_per_hour: config.failover.max_per_hour,
             async_silence: config.failover.async_silence,
+            stalled_for: super::STALLED_FOR,
             transaction_timeout: config.switchover.transaction_timeout,
             switchover_timeout: config.switchover.timeout,
             lease: config.coordination.lease,

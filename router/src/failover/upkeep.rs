@@ -9,7 +9,7 @@ use crate::topology::ServerId;
 
 impl Controller {
     /// Whether this proxy looks after the servers: one of them does.
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         let Some(record) = &self.coordination.record else { return false };
         let proxies = &self.coordination.proxies;
         let actor = proxies.iter().find(|id| **id == record.actor);
@@ -48,8 +48,7 @@ impl Controller {
             }
         }
         if report.read_only && self.was_fenced_late(&record) {
-            let lossless = record.durability == Durability::Lossless;
-            self.upkeep_order(primary, Step::SetWritable { lossless, wait_for: record.wait_for });
+            self.upkeep_order(primary, record.make_writable());
         }
         for id in self.ids().filter(|id| *id != primary) {
             self.tend_replica(id, primary, &report);

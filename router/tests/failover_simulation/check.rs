@@ -88,6 +88,13 @@ impl Checker {
                 self.fail(format!("{before:?} became {after:?}"));
             }
         }
+        let chosen_again = after.phase == Phase::Chosen && after.candidate == after.primary;
+        let same_life = primary_of(after).zip(after.primary.as_ref()).is_some_and(|(at, name)| {
+            after.lives.get(name).is_some_and(|life| *life == servers[at].incarnation())
+        });
+        if after.stalled && chosen_again && same_life {
+            self.fail(format!("{:?} was chosen again, whose writes do not end", after.primary));
+        }
         if after.phase != Phase::Active || before.is_some_and(|before| before.phase == Phase::Active) {
             return;
         }

@@ -25,17 +25,21 @@ impl World {
             }
             Step::ReadPosition => Some(Ok(self.report_of(at))),
             Step::WaitApplied { position } => self.wait_applied(at, position, now, arrived),
+            Step::Promote { .. } if server.full => Self::hangs(now, arrived),
             Step::Promote { lossless, wait_for } => {
                 server.promote(*lossless, *wait_for);
                 Some(Ok(self.report_of(at)))
             }
             Step::WriteEpoch { epoch, .. } => self.write_epoch(at, *epoch, now, arrived),
-            Step::SetWritable { lossless, wait_for } => {
+            Step::SetWritable { life, .. } if ![0, server.incarnation()].contains(life) => {
+                Some(Err(StepError::NotDone("it has restarted".into())))
+            }
+            Step::SetWritable { lossless, wait_for, .. } => {
                 server.open(*lossless, *wait_for);
                 done
             }
             Step::SetReadOnly { deadline } => {
-                if server.committed < server.log.len() && server.semi_source {
+                if server.full || server.committed < server.log.len() && server.semi_source {
                     let over = now > arrived + deadline.as_millis() as Millis;
                     over.then(|| Err(StepError::NotDone("commits are waiting".into())))
                 } else {
@@ -59,7 +63,7 @@ impl World {
             Step::Fence => {
                 if self.scenario.direct {
                     server.kill_clients();
-                    server.read_only = true;
+                    server.read_only |= !server.full;
                 } else {
                     self.servers[at].crash();
                     let back = now + 200 + self.random.below(1000);
@@ -72,6 +76,11 @@ impl World {
         let dropped = relay.into_iter().filter(|row| Self::is_row(*row) && !server.has_row(*row));
         self.check.dropped_by_a_step(dropped);
         progress
+    }
+
+    /// What a server does that cannot write.
+    fn hangs(now: Millis, arrived: Millis) -> Progress {
+        (now > arrived + 1_900).then(|| Err(StepError::Unknown("no answer".into())))
     }
 
     fn wait_applied(
@@ -92,6 +101,9 @@ impl World {
         let server = &mut self.servers[at];
         if server.source.is_some() {
             return Some(Err(StepError::NotDone("it replicates".into())));
+        }
+        if server.full {
+            return Self::hangs(now, arrived);
         }
         let place = server.log.iter().rposition(|entry| entry.epoch == epoch);
         let length = place.map_or_else(|| server.push(NO_ROW, epoch), |place| place + 1);

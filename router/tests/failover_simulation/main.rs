@@ -109,7 +109,7 @@ fn no_schedule_loses_anything() {
 }
 
 /// The mistakes that must be found, each within as many schedules as the true controller has to pass.
-const DEFECTS: [Defect; 14] = [
+const DEFECTS: [Defect; 15] = [
     Defect::QuorumOneShort,
     Defect::ProveWithoutStopping,
     Defect::CountRestartedAcker,
@@ -123,6 +123,7 @@ const DEFECTS: [Defect; 14] = [
     Defect::OpenBeforeActive,
     Defect::KeepShortCandidate,
     Defect::CountUnlistedAcker,
+    Defect::StalledStands,
     Defect::NeverTakeOver,
 ];
 

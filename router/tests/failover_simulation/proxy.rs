@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pointsman_router::failover::{
-    Action, Controller, Event, Mark, Message, ProxyId, Request, RequestId, Service, Settings, StepId,
+    Action, Controller, Event, Heartbeat, Mark, Message, ProxyId, Request, RequestId, Service, Settings,
+    Stall, StepId,
 };
 
 use crate::scenario::Scenario;
@@ -28,6 +29,8 @@ pub(crate) struct Proxy {
     /// The last row, and its epoch.
     pub(crate) acknowledged: Option<(u32, u64)>,
     requests: u64,
+    /// Since when the heartbeat that it writes has not ended.
+    stalled: Option<Millis>,
     /// The last message of each kind: its registration says them again.
     told: Vec<Message>,
 }
@@ -51,6 +54,7 @@ impl Proxy {
             last_arrival: vec![0; scenario.servers],
             acknowledged: None,
             requests: 0,
+            stalled: None,
             told: Vec::new(),
         }
     }
@@ -110,6 +114,41 @@ impl World {
             }
             Action::Answer { .. } | Action::Note(_) => {}
         }
+    }
+
+    /// A small write on the primary by whoever is to do it.
+    pub(crate) fn beat(&mut self, proxy: usize) {
+        let now = self.now;
+        let target = self.proxies[proxy].controller.beats();
+        let reached = target.map(|(server, _)| server).filter(|server| {
+            let at = usize::from(server.0);
+            self.servers[at].alive() && self.connected(at, self.proxy_end(proxy))
+        });
+        let Some(server) = reached else {
+            self.proxies[proxy].stalled = None;
+            return;
+        };
+        let at = usize::from(server.0);
+        let (one, attached) = (&self.servers[at], self.attached(at).len());
+        let cause = if one.full {
+            Some(Stall::DiskFull)
+        } else if one.semi_source && attached < one.wait_for as usize {
+            Some(Stall::NoAcker)
+        } else {
+            None
+        };
+        let stalled = &mut self.proxies[proxy].stalled;
+        let outcome = match cause {
+            None => {
+                *stalled = None;
+                Heartbeat::Written
+            }
+            Some(cause) => {
+                let since = duration(now - *stalled.get_or_insert(now));
+                Heartbeat::Stalled { since, cause }
+            }
+        };
+        self.tell(proxy, Event::Heartbeat { server, outcome });
     }
 
     /// What the registration says is heard each time that it is renewed.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use pointsman_router::failover::{Durability, Phase, Request};
 
-use crate::server::Waiter;
+use crate::server::{Server, Waiter};
 use crate::world::{Due, ForProxy, World};
 
 impl World {
@@ -18,7 +18,8 @@ impl World {
             };
             let linked = self.connected(replica, source);
             let (one, other) = (&self.servers[replica], &self.servers[source]);
-            let serves = one.alive() && one.receives && other.alive() && linked && one.fits(other);
+            let serves =
+                one.alive() && one.receives && !one.full && other.alive() && linked && one.fits(other);
             let from = one.received();
             if serves {
                 // What is committed before it was sent to an acker has not been sent at all.
@@ -44,6 +45,9 @@ impl World {
         if matches!(since_healed, Some(3_000 | 16_000)) {
             self.set_up_anew();
         }
+        if since_healed == Some(12_000) {
+            self.servers.iter_mut().for_each(Server::make_room);
+        }
         if since_healed == Some(8_000) {
             self.accept_loss();
         }
@@ -54,6 +58,7 @@ impl World {
         let attached = self.servers.iter().enumerate().filter(|(at, server)| {
             server.semi_replica
                 && server.alive()
+                && !server.full
                 && server.connected
                 && server.source == Some(primary)
                 && self.connected(*at, primary)
@@ -114,7 +119,10 @@ impl World {
         let next = self.now + 30 + self.random.below(60);
         self.at(next, Due::DirectWrite);
         let writable: Vec<_> = (0..self.servers.len())
-            .filter(|at| self.servers[*at].alive() && !self.servers[*at].read_only)
+            .filter(|at| {
+                let server = &self.servers[*at];
+                server.alive() && !server.read_only && !server.full
+            })
             .collect();
         if !self.scenario.direct || writable.is_empty() {
             return;
@@ -129,7 +137,12 @@ impl World {
         let Some((proxy, _)) = waiter.via else { return };
         let reaches = self.connected(server, self.proxy_end(proxy));
         let one = &mut self.servers[server];
-        if one.alive() && reaches && !one.read_only && self.proxies[proxy].life == life {
+        if !one.alive() || !reaches || one.read_only || self.proxies[proxy].life != life {
+            return;
+        }
+        if one.full {
+            one.stuck.push(waiter);
+        } else {
             waiter.length = one.push(waiter.row, 0);
             one.waiters.push(waiter);
         }

@@ -49,12 +49,14 @@ pub(crate) enum Fault {
     StopApplier,
     SlowApplier,
     SemiSyncOff,
+    /// The primary's disk.
+    FillPrimary,
     Switchover,
     /// Operators stop a replica and take it out of the configuration for a while.
     Unlist,
 }
 
-pub(crate) const FAULTS: [Fault; 23] = [
+pub(crate) const FAULTS: [Fault; 24] = [
     Fault::KillPrimary,
     Fault::KillAny,
     Fault::KillTwo,
@@ -76,6 +78,7 @@ pub(crate) const FAULTS: [Fault; 23] = [
     Fault::StopApplier,
     Fault::SlowApplier,
     Fault::SemiSyncOff,
+    Fault::FillPrimary,
     Fault::Switchover,
     Fault::Unlist,
 ];
@@ -114,6 +117,7 @@ impl Scenario {
         settings.min_interval = Duration::ZERO;
         settings.max_per_hour = 0;
         settings.async_silence = Duration::from_millis(600);
+        settings.stalled_for = Duration::from_millis(400);
         settings.lease = Duration::from_millis(LEASE);
         settings.switchover_timeout = Duration::from_secs(2);
         settings.transaction_timeout = Duration::from_millis(50);
@@ -264,6 +268,12 @@ impl World {
             }
             Fault::StopApplier => self.servers[(primary + 1) % servers].stop_applier(),
             Fault::SlowApplier => self.servers[(primary + 1) % servers].slow = true,
+            Fault::FillPrimary => {
+                self.servers[primary].full = true;
+                if self.random.below(2) == 0 {
+                    self.at(self.now + length, Due::Room { server: primary });
+                }
+            }
             Fault::SemiSyncOff => {
                 // Only where nothing depends on it: it ends the promise.
                 if !self.scenario.lossless {

@@ -55,6 +55,10 @@ pub(crate) struct Server {
     pub(crate) connected: bool,
     pub(crate) applies: bool,
     pub(crate) slow: bool,
+    /// Nothing can be written any more: its disk is full.
+    pub(crate) full: bool,
+    /// Whose writes wait for room.
+    pub(crate) stuck: Vec<Waiter>,
     beat: u64,
     /// What a crash cannot take: the engine has committed everything from before the last `FLUSH BINARY LOGS`.
     durable: usize,
@@ -85,6 +89,8 @@ impl Server {
             connected: false,
             applies: !is_primary,
             slow: false,
+            full: false,
+            stuck: Vec::new(),
             beat: 0,
             durable: 0,
             truncates: lossless,
@@ -143,7 +149,7 @@ impl Server {
 
     /// One round: applies, and takes what the source has.
     pub(crate) fn apply(&mut self, most: usize) {
-        if self.alive() && self.applies {
+        if self.alive() && self.applies && !self.full {
             let count = self.relay.len().min(most);
             self.log.extend(self.relay.drain(..count));
             self.committed = self.log.len();
@@ -183,6 +189,15 @@ impl Server {
         self.receives = true;
     }
 
+    /// Somebody makes room on its disk: what has waited for it goes on, whoever may write by now.
+    pub(crate) fn make_room(&mut self) {
+        self.full = false;
+        for mut waiter in std::mem::take(&mut self.stuck) {
+            waiter.length = self.push(waiter.row, 0);
+            self.waiters.push(waiter);
+        }
+    }
+
     pub(crate) fn stop_receiver(&mut self) {
         self.receives = false;
         self.connected = false;
@@ -194,6 +209,7 @@ impl Server {
         self.frozen = false;
         self.connected = false;
         self.waiters.clear();
+        self.stuck.clear();
     }
 
     /// Starts again; `behind` is how much of what was acknowledged had only been prepared in the engine.
@@ -261,6 +277,7 @@ impl Server {
     /// Ends clients' connections: those that wait commit locally, and their clients hear nothing good.
     pub(crate) fn kill_clients(&mut self) {
         self.waiters.clear();
+        self.stuck.clear();
         self.committed = self.log.len();
     }
 

@@ -64,6 +64,9 @@ pub(crate) enum Due {
     Start {
         server: usize,
     },
+    Room {
+        server: usize,
+    },
     Thaw {
         server: usize,
     },
@@ -93,6 +96,7 @@ pub(crate) enum ForProxy {
     Held { epoch: u64 },
     StepTimeout { id: StepId },
     Renew,
+    Beat,
     Event(Box<Event>),
 }
 
@@ -252,6 +256,7 @@ impl World {
         self.for_proxy(start, proxy, ForProxy::Tick);
         self.for_proxy(start, proxy, ForProxy::Renew);
         self.for_proxy(start + 10, proxy, ForProxy::Write);
+        self.for_proxy(start + 20, proxy, ForProxy::Beat);
     }
 
     fn happen(&mut self, due: Due) {
@@ -280,6 +285,7 @@ impl World {
                 self.servers[server].truncates = promised;
                 self.servers[server].start(behind, autostart);
             }
+            Due::Room { server } => self.servers[server].make_room(),
             Due::Thaw { server } => self.servers[server].frozen = false,
             Due::Reconnect { a, b } => self.mend(a, b),
             Due::List => {
@@ -342,6 +348,10 @@ impl World {
                 if self.coordinator_reachable(proxy) {
                     self.say_again(proxy);
                 }
+            }
+            ForProxy::Beat => {
+                self.for_proxy(self.now + 100, proxy, ForProxy::Beat);
+                self.beat(proxy);
             }
             ForProxy::Event(event) => {
                 if let Event::StepDone { id, result } = *event {
