@@ -7,6 +7,7 @@
 
 mod applying;
 mod choice;
+mod disk;
 mod limits;
 mod planned;
 mod proof;
@@ -28,6 +29,7 @@ fn main() {
         choice::add(&mut suite, flavour);
         applying::add(&mut suite, flavour);
         returning::add(&mut suite, flavour);
+        disk::add(&mut suite, flavour);
         unusable::add(&mut suite, flavour);
         limits::add(&mut suite, flavour);
         planned::add(&mut suite, flavour);

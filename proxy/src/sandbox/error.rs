@@ -21,6 +21,8 @@ pub enum Error {
     NotStarted { name: String, limit: Duration, log: String },
     #[error("expected server {name} to run")]
     NotRunning { name: String },
+    #[error("expected server {name} to have a disk of its own")]
+    NoDisk { name: String },
     #[error("expected server {name} to answer, got {source}")]
     Query { name: String, source: mysql_async::Error },
     #[error("expected server {name} to reach {position} within {limit:?}")]

@@ -1,7 +1,7 @@
 //! Removes what a sandbox has made, also when the process that made it is killed.
 //!
 //! A shell waits for the end of its standard input, which the kernel closes when this process ends in any way.
-//! It then kills the processes noted in the directory and removes the directory.
+//! It then kills the processes noted in the directory, unmounts what is mounted in it, and removes the directory.
 
 use std::fs;
 use std::io;
@@ -83,6 +83,9 @@ for note in "$1"/pids/*; do
   pid=$(cat "$note" 2>/dev/null) || continue
   if tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1/"; then kill -9 "$pid"; fi
 done
+while read -r _ place _; do
+  case $place in "$1"/*) umount -l -- "$place" ;; esac
+done </proc/mounts
 tries=0
 while [ -e "$1" ] && [ "$tries" -lt 200 ]; do
   rm -rf -- "$1" 2>/dev/null || sleep 0.05

@@ -4,6 +4,7 @@
 //! ends, its servers are killed and the directory is removed.
 
 mod dialect;
+mod disk;
 mod error;
 mod janitor;
 mod link;
@@ -41,6 +42,8 @@ pub struct Options {
     /// Semi-synchronous replication with an infinite timeout, and a start state from which no server writes by
     /// itself: what "lossless" needs.
     pub lossless: bool,
+    /// A server, by its place, whose data is on a disk of its own of so many MiB, for [`Server::fill_disk`]. For root only.
+    pub small_disk: Option<(usize, u64)>,
     /// Server options of all servers, such as `--max-connections=50`.
     pub options: Vec<String>,
 }
@@ -186,8 +189,12 @@ fn start_server(
 ) -> impl Future<Output = Result<Server, Error>> + Send + 'static {
     // Not by its role, which moves.
     let name = format!("db-{}", at + 1);
-    let identity =
-        Identity { directory: directory.join(&name), name, id: u32::try_from(at + 1).unwrap_or(u32::MAX) };
+    let identity = Identity {
+        directory: directory.join(&name),
+        name,
+        id: u32::try_from(at + 1).unwrap_or(u32::MAX),
+        disk_mebibytes: options.small_disk.filter(|(of, _)| *of == at).map(|(_, mebibytes)| mebibytes),
+    };
     let mut arguments: Vec<String> =
         dialect::server_options(options.flavour, options.durable).into_iter().map(str::to_owned).collect();
     if options.lossless {

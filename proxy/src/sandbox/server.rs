@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::link::Link;
 use super::ports::Port;
 use super::programs::{Programs, joined, tail};
-use super::{Error, dialect, janitor, template};
+use super::{Error, dialect, disk, janitor, template};
 
 /// A server that can be started, stopped, frozen and killed. Dropping it kills it.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Server {
     port: Port,
     programs: Programs,
     directory: PathBuf,
+    /// None where its data is on the disk of all.
+    disk_mebibytes: Option<u64>,
     template: PathBuf,
     /// Options of every start, the caller's own last.
     options: Vec<String>,
@@ -40,6 +42,7 @@ pub(super) struct Identity {
     pub(super) name: String,
     pub(super) id: u32,
     pub(super) directory: PathBuf,
+    pub(super) disk_mebibytes: Option<u64>,
 }
 
 impl Server {
@@ -50,20 +53,33 @@ impl Server {
         template: &Path,
         options: Vec<String>,
     ) -> Result<Self, Error> {
-        let Identity { name, id, directory } = identity;
+        let Identity { name, id, directory, disk_mebibytes } = identity;
         fs::create_dir_all(&directory).map_err(|source| Error::File { path: directory.clone(), source })?;
-        template::copy(template, &directory.join("data")).await?;
-        Ok(Self {
+        let server = Self {
             name,
             id,
             port: Port::reserve()?,
             programs,
             directory,
+            disk_mebibytes,
             template: template.to_owned(),
             options,
             child: Mutex::default(),
             link: Mutex::default(),
-        })
+        };
+        server.lay_out().await?;
+        Ok(server)
+    }
+
+    async fn lay_out(&self) -> Result<(), Error> {
+        if let Some(mebibytes) = self.disk_mebibytes {
+            disk::mount(&self.data(), mebibytes).await?;
+        }
+        template::copy(&self.template, &self.data()).await
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
     }
 
     pub fn name(&self) -> &str {
@@ -163,10 +179,34 @@ impl Server {
         if self.child.lock().await.is_some() {
             self.kill().await?;
         }
-        let data = self.directory.join("data");
-        fs::remove_dir_all(&data).map_err(|source| Error::File { path: data.clone(), source })?;
-        template::copy(&self.template, &data).await?;
+        let data = self.data();
+        if self.disk_mebibytes.is_some() {
+            disk::unmount(&data).await?;
+        }
+        fs::remove_dir_all(&data).map_err(|source| Error::File { path: data, source })?;
+        self.lay_out().await?;
         self.start().await
+    }
+
+    /// Leaves no room on the disk of a server that has one of its own.
+    ///
+    /// # Errors
+    ///
+    /// When it has none, or it cannot be written.
+    pub fn fill_disk(&self) -> Result<(), Error> {
+        match self.disk_mebibytes {
+            Some(_) => disk::fill(&self.data()),
+            None => Err(Error::NoDisk { name: self.name.clone() }),
+        }
+    }
+
+    /// Makes room on it again.
+    ///
+    /// # Errors
+    ///
+    /// When it was not filled.
+    pub fn free_disk(&self) -> Result<(), Error> {
+        disk::make_room(&self.data())
     }
 
     /// Freezes the server (SIGSTOP): its sockets stay open and nothing answers.
@@ -388,7 +428,7 @@ impl Server {
     fn spawn(&self) -> Result<Child, Error> {
         let mut command = self.programs.server();
         command
-            .arg(joined("--datadir=", &self.directory.join("data")))
+            .arg(joined("--datadir=", &self.data()))
             .arg(joined("--socket=", &self.socket()))
             .arg(joined("--pid-file=", &self.directory.join("server.pid")))
             .arg(joined("--log-error=", &self.log_file()))

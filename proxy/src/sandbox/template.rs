@@ -40,10 +40,10 @@ pub(super) async fn prepare(programs: &Programs, scratch: &Path) -> Result<PathB
     }
 }
 
-/// Copies a template to where a server will run on it.
+/// Copies a template to where a server will run on it, which may be there already, and empty.
 pub(super) async fn copy(template: &Path, data: &Path) -> Result<(), Error> {
     let mut command = Command::new("cp");
-    command.args(["-a", "--reflink=auto", "--"]).arg(template).arg(data);
+    command.args(["-a", "--reflink=auto", "--no-target-directory", "--"]).arg(template).arg(data);
     run(command, Path::new("cp")).await.map(drop)
 }
 
