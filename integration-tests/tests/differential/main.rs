@@ -93,14 +93,16 @@ async fn same_answers(stage: Arc<Stage>) -> Outcome {
     let plain = Arc::new(Sandbox::start(&options).await?);
     // A block that keeps its server connection leaves the other one for everybody else.
     let pins = Arc::new(Semaphore::new(1));
+    let mut compared = 0;
     let mut sessions = JoinSet::new();
     for number in 0..SESSIONS {
         let pair = Pair { stage: stage.clone(), plain: plain.clone(), number };
         sessions.spawn(session(pair, StdRng::seed_from_u64(seed ^ number), pins.clone()));
     }
     while let Some(session) = sessions.join_next().await {
-        session?.map_err(|failure| format!("POINTSMAN_SEED={seed}: {failure}"))?;
+        compared += session?.map_err(|failure| format!("POINTSMAN_SEED={seed}: {failure}"))?;
     }
+    assert!(compared >= STATEMENTS, "compared {compared} of {STATEMENTS} statements");
     Ok(())
 }
 
@@ -109,6 +111,21 @@ struct Pair {
     stage: Arc<Stage>,
     plain: Arc<Sandbox>,
     number: u64,
+}
+
+/// What a session has done up to now.
+#[derive(Default)]
+struct History {
+    steps: Vec<String>,
+    /// The steps without resets and reconnections.
+    statements: usize,
+}
+
+impl History {
+    fn note(&mut self, step: &Step) {
+        self.statements += usize::from(matches!(step, Step::Text(_) | Step::Binary(..)));
+        self.steps.push(step.to_string());
+    }
 }
 
 /// The same session in both places.
@@ -138,12 +155,13 @@ impl Pair {
     }
 }
 
-async fn session(pair: Pair, mut random: StdRng, pins: Arc<Semaphore>) -> Outcome {
+/// Gives the number of statements that were answered alike.
+async fn session(pair: Pair, mut random: StdRng, pins: Arc<Semaphore>) -> Result<usize, Failure> {
     let script = Script::new(pair.number, pair.stage.flavour());
     pair.set_up(&script).await?;
     let mut both = pair.open().await?;
-    let mut history = Vec::new();
-    while history.len() < STATEMENTS_OF_EACH {
+    let mut history = History::default();
+    while history.statements < STATEMENTS / SESSIONS as usize {
         let block = script.block(&mut random);
         let permit = match &block {
             Block::Free(_) => None,
@@ -160,7 +178,7 @@ async fn session(pair: Pair, mut random: StdRng, pins: Arc<Semaphore>) -> Outcom
         let (Block::Free(steps) | Block::Pinned(steps)) = block;
         for step in steps {
             if matches!(step, Step::Reconnect) {
-                history.push(step.to_string());
+                history.note(&step);
                 both = reconnect(&pair, both).await.map_err(|failure| told(&pair, &history, failure))?;
             } else {
                 compare(&mut both, &step, &mut history)
@@ -170,12 +188,13 @@ async fn session(pair: Pair, mut random: StdRng, pins: Arc<Semaphore>) -> Outcom
         }
         drop(permit);
         if random.random_ratio(1, 40) {
-            history.push(Step::Reconnect.to_string());
+            history.note(&Step::Reconnect);
             both = reconnect(&pair, both).await.map_err(|failure| told(&pair, &history, failure))?;
         }
     }
     both.proxied.disconnect().await?;
-    Ok(both.plain.disconnect().await?)
+    both.plain.disconnect().await?;
+    Ok(history.statements)
 }
 
 async fn reconnect(pair: &Pair, both: Both) -> Result<Both, Failure> {
@@ -184,8 +203,8 @@ async fn reconnect(pair: &Pair, both: Both) -> Result<Both, Failure> {
     pair.open().await
 }
 
-async fn compare(both: &mut Both, step: &Step, history: &mut Vec<String>) -> Outcome {
-    history.push(step.to_string());
+async fn compare(both: &mut Both, step: &Step, history: &mut History) -> Outcome {
+    history.note(step);
     let limited = timeout(STATEMENT_LIMIT, Answer::of(&mut both.proxied, step));
     let proxied = limited.await.map_err(|_| format!("no answer within {STATEMENT_LIMIT:?}"))??;
     let plain = Answer::of(&mut both.plain, step).await?;
@@ -195,13 +214,15 @@ async fn compare(both: &mut Both, step: &Step, history: &mut Vec<String>) -> Out
     Err(format!("through the proxy {proxied:#?}\non a plain server {plain:#?}").into())
 }
 
-fn told(pair: &Pair, history: &[String], failure: Failure) -> Failure {
-    let last = &history[history.len().saturating_sub(HISTORY_LINES)..];
+fn told(pair: &Pair, history: &History, failure: Failure) -> Failure {
+    let steps = &history.steps;
+    let last = &steps[steps.len().saturating_sub(HISTORY_LINES)..];
     format!("session {}: {failure}\nafter\n  {}", pair.number, last.join("\n  ")).into()
 }
 
 const INSERTS: u64 = 100;
 const SESSIONS: u64 = 8;
-const STATEMENTS_OF_EACH: usize = 2500;
+/// Of all sessions together, each of which runs its part.
+const STATEMENTS: usize = 20_000;
 const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
 const HISTORY_LINES: usize = 25;

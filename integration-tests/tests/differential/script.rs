@@ -335,13 +335,17 @@ impl Script {
             "COMMIT AND CHAIN".to_owned(),
         ];
         let length = random.random_range(1..7);
-        // MySQL's second BEGIN is READ ONLY too; Pointsman's may write.
-        let kept = |step: &Step| !first.contains("READ ONLY") || step.to_string() != "BEGIN";
+        let kept = |step: &Step| step.to_string() != "BEGIN" || self.begins_anew_within(first);
         steps.extend(some(random, length, &body).into_iter().filter(kept));
         steps.push(text(if random.random_bool(0.7) { "COMMIT" } else { "ROLLBACK" }));
         steps.push(text("SET autocommit = 1"));
         steps.push(text(format!("SELECT id, n, s FROM {d} ORDER BY id")));
         steps
+    }
+
+    /// MySQL's second BEGIN is READ ONLY too; Pointsman's may write, as MariaDB's may.
+    fn begins_anew_within(&self, first: &str) -> bool {
+        self.flavour == Flavour::Mariadb || !first.contains("READ ONLY")
     }
 
     fn temporary(&self, random: &mut StdRng) -> Vec<Step> {
