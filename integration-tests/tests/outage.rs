@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use pointsman_integration_tests::sandbox::{APP, Server};
+use pointsman_integration_tests::sandbox::{APP, Sandbox, Server};
 use pointsman_integration_tests::{
     FLAVOURS, Failure, Load, Outcome, Plan, Proxy, Stage, Suite, Traffic, eventually,
 };
@@ -50,7 +50,7 @@ async fn frozen_replica(stage: Arc<Stage>) -> Outcome {
     let traffic = reads(&stage).await?;
     let frozen = Instant::now();
     replica.freeze().await?;
-    leaves(&stage, &replica, frozen, Duration::from_millis(1500)).await?;
+    leaves(&stage, &replica, frozen, Duration::from_secs(1)).await?;
     goes_on(&traffic).await;
     replica.thaw().await?;
     comes_back(&stage, &replica).await;
@@ -184,7 +184,9 @@ async fn two_writable(stage: Arc<Stage>) -> Outcome {
         proxy.status().await.is_ok_and(|status| status["primary"].is_null())
     })
     .await;
+    let before = held(&sandbox).await?;
     assert!(is_refused(client.query_drop("REPLACE INTO held VALUES (4)").await)?);
+    assert_eq!(held(&sandbox).await?, before, "a server got the write that was refused");
     let status = proxy.status().await?.to_string();
     assert!(status.contains("accept writes"), "the status does not say why: {status}");
     goes_on(&traffic).await;
@@ -194,6 +196,15 @@ async fn two_writable(stage: Arc<Stage>) -> Outcome {
     comes_back(&stage, &second).await;
     no_read_failed(&traffic);
     Ok(())
+}
+
+/// The rows of the table on each server, with what it has executed.
+async fn held(sandbox: &Sandbox) -> Result<Vec<(Vec<u32>, String)>, Failure> {
+    let mut all = Vec::new();
+    for server in sandbox.servers() {
+        all.push((server.rows("SELECT id FROM app.held ORDER BY id").await?, server.position().await?));
+    }
+    Ok(all)
 }
 
 async fn reads(stage: &Stage) -> Result<Traffic, Failure> {
