@@ -52,6 +52,8 @@ pub struct Write {
     pub id: u64,
     pub sent: Instant,
     pub answered: Instant,
+    /// How many statements of its transaction were answered, or whether the INSERT alone was.
+    pub answers: usize,
     /// None when it was acknowledged.
     pub error: Option<String>,
 }
@@ -208,7 +210,9 @@ async fn work(options: OptsBuilder, books: Arc<Books>, pace: Duration, job: Job)
         let _under_way = books.under_way.read().await;
         let started = Instant::now();
         let statement = statement(&books, job);
-        let outcome = match timeout(STATEMENT_LIMIT, run(&options, &mut conn, &statement.sql)).await {
+        let mut answers = 0;
+        let done = run(&options, &mut conn, &statement.sql, &mut answers);
+        let outcome = match timeout(STATEMENT_LIMIT, done).await {
             Ok(outcome) => outcome.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {STATEMENT_LIMIT:?}")),
         };
@@ -219,7 +223,7 @@ async fn work(options: OptsBuilder, books: Arc<Books>, pace: Duration, job: Job)
             let mut writes = locked(&books.writes);
             // The time is taken under the lock: the list is in order.
             let (answered, error) = (Instant::now(), outcome.as_ref().err().cloned());
-            writes.push(Write { id, sent: started, answered, error });
+            writes.push(Write { id, sent: started, answered, answers, error });
         }
         let ledger = match job {
             Job::Read => &books.read,
@@ -261,6 +265,7 @@ async fn run(
     options: &OptsBuilder,
     conn: &mut Option<Conn>,
     statements: &[String],
+    answers: &mut usize,
 ) -> mysql_async::Result<()> {
     let open = match conn.take() {
         Some(open) => open,
@@ -269,6 +274,7 @@ async fn run(
     let open = conn.insert(open);
     for sql in statements {
         open.query_drop(sql).await?;
+        *answers += 1;
     }
     Ok(())
 }
