@@ -15,8 +15,12 @@ pub(crate) struct Bad {
 /// What is to come of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// The connection ends, with an ERR packet or without.
+    /// An ERR packet, and the end.
+    Told,
+    /// The end, of which an ERR packet or the proxy's log says why.
     Ended,
+    /// Half of something, behind which the client ends: no OK.
+    Left,
     /// An ERR packet with this code, and the session goes on.
     Refused(u16),
     /// No answer, and the session goes on.
@@ -25,44 +29,43 @@ pub(crate) enum Then {
     Either,
 }
 
-/// What comes in place of the client's answer to the greeting. Half of something is followed by the client's end.
+/// What comes in place of the client's answer to the greeting.
 pub(crate) fn logins() -> Vec<Bad> {
     let good = response();
     let mut list = vec![
-        ended("nothing", Vec::new()),
+        left("nothing", &[]),
         ended("http", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
         ended("tls without asking", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec()),
-        ended("an empty packet", vec![0, 0, 0, 1]),
-        ended("a header of 16 MiB", vec![0xff, 0xff, 0xff, 1]),
+        told("an empty packet", vec![0, 0, 0, 1]),
+        told("a header of 16 MiB", vec![0xff, 0xff, 0xff, 1]),
         ended("the start of 16 MiB", [&[0xff, 0xff, 0xff, 1][..], &[0; 70_000]].concat()),
         ended("more than a login may be", framed(1, &[0x01; 80_000])),
-        ended("a wrong sequence number", framed(9, &good)),
-        ended("before 4.1", framed(1, b"\x05\0\0\0\x40root\0")),
+        told("a wrong sequence number", framed(9, &good)),
+        told("before 4.1", framed(1, b"\x05\0\0\0\x40root\0")),
         ended(
             "junk instead of tls",
             [framed(1, &ssl_request()), b"not tls at all, by no means".to_vec()].concat(),
         ),
-        ended("tls asked for with more behind it", framed(1, &[&ssl_request()[..], b"app\0"].concat())),
-        ended(
+        told("tls asked for with more behind it", framed(1, &[&ssl_request()[..], b"app\0"].concat())),
+        told(
             "an answer longer than the packet",
             framed(1, &[&head()[..], b"app\0\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"].concat()),
         ),
-        ended("capabilities that nobody has", framed(1, &every_capability())),
-        ended("a null answer", framed(1, &[&head()[..], b"app\0\xfb"].concat())),
-        ended("no end of the user", framed(1, &[&head()[..], &[b'a'; 300]].concat())),
-        ended(
+        told("capabilities that nobody has", framed(1, &every_capability())),
+        told("a null answer", framed(1, &[&head()[..], b"app\0\xfb"].concat())),
+        told("no end of the user", framed(1, &[&head()[..], &[b'a'; 300]].concat())),
+        told(
             "attributes longer than the packet",
             framed(1, &[&good[..good.len() - 1], b"\xfd\xff\xff\xff"].concat()),
         ),
-        ended(
+        told(
             "an attribute longer than the attributes",
             framed(1, &[&good[..good.len() - 1], b"\x03\x09ab"].concat()),
         ),
     ];
     for len in 0..good.len() {
-        list.push(ended(&format!("a response cut to {len}"), framed(1, &good[..len])));
-        let whole = framed(1, &good);
-        list.push(ended(&format!("a packet cut to {len}"), whole[..len].to_vec()));
+        list.push(told(&format!("a response cut to {len}"), framed(1, &good[..len])));
+        list.push(left(&format!("a packet cut to {len}"), &framed(1, &good)[..len]));
     }
     list
 }
@@ -70,8 +73,8 @@ pub(crate) fn logins() -> Vec<Bad> {
 /// Commands of a client that has logged in.
 pub(crate) fn commands() -> Vec<Bad> {
     let mut list = vec![
-        ended("an empty packet", vec![0, 0, 0, 0]),
-        ended("a wrong sequence number", framed(7, &[PING])),
+        told("an empty packet", vec![0, 0, 0, 0]),
+        told("a wrong sequence number", framed(7, &[PING])),
         Bad { then: Then::Either, ..ended("a table without end", framed(0, b"\x04app")) },
         refused("junk for a statement", 1064, &[&[QUERY][..], &[0xff; 64]].concat()),
         refused("a statement of nothing", 1065, &[QUERY]),
@@ -105,7 +108,7 @@ pub(crate) fn commands() -> Vec<Bad> {
         for len in 1..least {
             let mut payload = vec![0; len];
             payload[0] = code;
-            list.push(ended(&format!("{name} of {len} bytes"), framed(0, &payload)));
+            list.push(told(&format!("{name} of {len} bytes"), framed(0, &payload)));
         }
     }
     for code in [0x00, 0x05, 0x06, 0x0b, 0x0f, 0x10, 0x13, 0x14, 0x1d, 0x20, 0x21, 0x7f, 0xf0, 0xff] {
@@ -114,24 +117,23 @@ pub(crate) fn commands() -> Vec<Bad> {
     list
 }
 
-/// Executions of a statement with one parameter, whose id stands in place of [`ID`].
-pub(crate) fn executions() -> Vec<Bad> {
+/// Executions of a statement with one parameter, whose id stands in place of [`ID`], each with its name.
+pub(crate) fn executions() -> Vec<(String, Vec<u8>)> {
     let good = [0x17, ID, ID, ID, ID, 0, 1, 0, 0, 0, 0, 1, 0xfd, 0, 3, b'a', b'b', b'c'];
-    let mut list: Vec<_> = (10..good.len())
-        .map(|len| Bad { then: Then::Either, ..ended(&format!("cut to {len}"), framed(0, &good[..len])) })
-        .collect();
+    let mut list: Vec<_> =
+        (10..good.len()).map(|len| (format!("cut to {len}"), framed(0, &good[..len]))).collect();
     for at in 5..good.len() {
         for value in [0, 1, 7, 0xf4, 0xfb, 0xfe, 0xff] {
             let mut payload = good;
             payload[at] = value;
             let name = format!("byte {at} is 0x{value:02x}");
-            list.push(Bad { then: Then::Either, ..ended(&name, framed(0, &payload)) });
+            list.push((name, framed(0, &payload)));
         }
     }
     list
 }
 
-/// What a client sends that has agreed on compression; ended all the same if it went unnoticed until then.
+/// What a client sends that has agreed on compression.
 pub(crate) fn compressed() -> Vec<Bad> {
     let ping = framed(0, &[PING]);
     let mut good = Vec::new();
@@ -143,7 +145,7 @@ pub(crate) fn compressed() -> Vec<Bad> {
         packet
     };
     vec![
-        ended("a header cut short", vec![1, 0, 0, 0, 0]),
+        left("a header cut short", &[1, 0, 0, 0, 0]),
         ended("not compressed at all", [&ping[..], &[0; 20]].concat()),
         ended("junk for a body", [&[20, 0, 0, 0, 100, 0, 0][..], &[0xa5; 20]].concat()),
         ended("a body of nothing", vec![0, 0, 0, 0, 100, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1]),
@@ -154,8 +156,8 @@ pub(crate) fn compressed() -> Vec<Bad> {
             "16 MiB promised",
             [&[255, 255, 255, 0, 255, 255, 255][..], &[0x78, 0x9c], &[0; 5000]].concat(),
         ),
-        ended("16 MiB of zeros", bomb()),
-        ended("junk inside", [&[9, 0, 0, 0, 0, 0, 0][..], &[1, 0, 0, 5, PING, 0, 0, 0, 0]].concat()),
+        told("16 MiB of zeros", bomb()),
+        told("an empty packet inside", vec![4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
     ]
 }
 
@@ -214,6 +216,14 @@ pub(crate) fn framed(sequence: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_packet(&mut bytes, sequence, payload);
     bytes
+}
+
+fn told(name: &str, bytes: Vec<u8>) -> Bad {
+    Bad { then: Then::Told, ..ended(name, bytes) }
+}
+
+fn left(name: &str, bytes: &[u8]) -> Bad {
+    Bad { then: Then::Left, ..ended(name, bytes.to_vec()) }
 }
 
 fn ended(name: &str, bytes: Vec<u8>) -> Bad {

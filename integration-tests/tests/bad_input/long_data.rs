@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use pointsman_integration_tests::{Failure, Outcome, Stage};
 use pointsman_protocol::capability::Capabilities;
-use pointsman_protocol::response::PrepareOk;
 
 use super::fixtures::{ID, PING, framed};
-use super::statements::{Told, answer};
+use super::statements::{Told, answer, prepared};
 use super::wire::Wire;
 use super::{Bystander, alive};
 
@@ -49,13 +48,7 @@ pub(super) async fn as_the_server(stage: Arc<Stage>) -> Outcome {
 /// What the execution says, and a second one that brings its value along as usual.
 async fn executed(port: u16, pieces: &[Vec<u8>]) -> Result<[Told; 2], Failure> {
     let mut wire = Wire::logged_in(port, Capabilities::empty()).await?;
-    wire.send(&framed(0, b"\x16SELECT LENGTH(?)")).await;
-    let head = wire.packet().await?.ok_or("expected a prepared statement, got the end")?;
-    let id = PrepareOk::parse(&head)?.id.to_le_bytes();
-    // A definition and an EOF for the parameter, and for the column.
-    for _packet in 0..4 {
-        wire.packet().await?;
-    }
+    let id = prepared(&mut wire, b"SELECT LENGTH(?)").await?;
     let with_id = |payload: &[u8]| {
         let mut payload = payload.to_vec();
         if payload[1..5] == [ID; 4] {

@@ -63,8 +63,10 @@ pub(super) async fn as_the_server(stage: Arc<Stage>) -> Outcome {
 pub(super) enum Told {
     Ok,
     Error(u16),
-    /// A result of so many packets.
-    Rows(usize),
+    /// A result of so many packets, with its last row.
+    Rows(usize, Vec<u8>),
+    /// The end of the connection.
+    End,
 }
 
 /// Runs a statement on a connection of its own, which goes on after it.
@@ -79,22 +81,35 @@ async fn ask(port: u16, names: &[u8], sql: &[u8]) -> Result<Told, Failure> {
     Ok(told)
 }
 
-/// Reads a whole answer: the rows of a result lie between two EOF packets.
+/// Reads a whole answer: the rows of a result lie between two EOF packets, or wait behind the first for their cursor.
 pub(super) async fn answer(wire: &mut Wire) -> Result<Told, Failure> {
-    let (mut packets, mut ends) = (0, 0);
+    let (mut packets, mut ends, mut last) = (0, 0, Vec::new());
     while ends < 2 {
-        let packet = wire.packet().await?.ok_or("expected an answer, got the end")?;
+        let Some(packet) = wire.packet().await? else { return Ok(Told::End) };
         if let Some(code) = error_code(&packet) {
             return Ok(Told::Error(code));
         }
-        match (packets, packet.as_slice()) {
-            (0, [0, ..]) => return Ok(Told::Ok),
-            (_, [0xfe, rest @ ..]) if rest.len() < 8 => ends += 1,
-            _ => {}
-        }
         packets += 1;
+        match (packets, packet.as_slice()) {
+            (1, [0, ..]) => return Ok(Told::Ok),
+            (_, [0xfe, _, _, status, ..]) if packet.len() < 8 => {
+                ends += if status & CURSOR_EXISTS == 0 { 1 } else { 2 };
+            }
+            _ => last = packet,
+        }
     }
-    Ok(Told::Rows(packets))
+    Ok(Told::Rows(packets, last))
+}
+
+/// Prepares a statement with one parameter and one column.
+pub(super) async fn prepared(wire: &mut Wire, sql: &[u8]) -> Result<[u8; 4], Failure> {
+    wire.send(&framed(0, &[b"\x16", sql].concat())).await;
+    let head = wire.packet().await?.ok_or("expected a prepared statement, got the end")?;
+    // A definition and an EOF for the parameter, and for the column.
+    for _packet in 0..4 {
+        wire.packet().await?;
+    }
+    Ok(PrepareOk::parse(&head)?.id.to_le_bytes())
 }
 
 /// Servers count the columns of a prepared statement in 16 bits and send them all: nobody can follow that.
@@ -117,3 +132,6 @@ pub(super) async fn miscounted(stage: Arc<Stage>) -> Outcome {
     assert_eq!(packets[3].as_deref(), Some(&b"\x04mine"[..]), "{packets:02x?}");
     bystander.unaffected().await
 }
+
+/// Of the status flags of an EOF packet.
+const CURSOR_EXISTS: u8 = 0x40;

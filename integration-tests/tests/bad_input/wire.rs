@@ -7,6 +7,7 @@ use pointsman_integration_tests::Failure;
 use pointsman_integration_tests::sandbox::APP;
 use pointsman_protocol::auth::{Credential, Login, Reply};
 use pointsman_protocol::capability::{Capabilities, MariadbCapabilities};
+use pointsman_protocol::compress::{Algorithm, Decompressor};
 use pointsman_protocol::err::ErrPacket;
 use pointsman_protocol::handshake::{Greeting, HandshakeResponse};
 use pointsman_protocol::packet::{HEADER_LEN, Header, write_packet};
@@ -20,13 +21,22 @@ pub(crate) struct Wire {
     socket: TcpStream,
     unread: Vec<u8>,
     sequence: u8,
+    /// Once compression has been agreed on.
+    inflater: Option<Decompressor>,
+}
+
+/// What an ERR packet says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: u16,
+    pub(crate) message: String,
 }
 
 impl Wire {
     /// Connects and reads the greeting.
     pub(crate) async fn greeted(port: u16) -> Result<(Self, Greeting), Failure> {
         let socket = timeout(LIMIT, TcpStream::connect(("127.0.0.1", port))).await??;
-        let mut wire = Self { socket, unread: Vec::new(), sequence: 0 };
+        let mut wire = Self { socket, unread: Vec::new(), sequence: 0, inflater: None };
         let payload = wire.packet().await?.ok_or("expected a greeting, got the end")?;
         Ok((wire, Greeting::parse(&payload)?))
     }
@@ -62,10 +72,18 @@ impl Wire {
                     login
                 }
                 Reply::Wait(login) => login,
-                Reply::Accepted => return Ok(wire),
+                Reply::Accepted => break,
                 Reply::Refused => return Err(String::from_utf8_lossy(&payload).into()),
             };
         }
+        let compressed = response.capabilities.contains(Capabilities::COMPRESS);
+        wire.inflater = compressed.then(|| Decompressor::new(Algorithm::Zlib));
+        Ok(wire)
+    }
+
+    /// The client as the proxy's log names it.
+    pub(crate) fn address(&self) -> Result<String, Failure> {
+        Ok(self.socket.local_addr()?.to_string())
     }
 
     /// Sends a payload as the next packet of the exchange.
@@ -112,6 +130,20 @@ impl Wire {
         Ok(code)
     }
 
+    /// Reads to the end of the connection, which says why or nothing at all, but never OK.
+    pub(crate) async fn refused(&mut self) -> Result<Option<Refusal>, Failure> {
+        let mut refusal = None;
+        while let Some(payload) = self.packet().await? {
+            match payload.first() {
+                Some(0xff) if refusal.is_none() => refusal = Some(Refusal::parse(&payload)?),
+                // A login is asked for more, which nobody has who does not know the password.
+                Some(0xfe | 0x01) if refusal.is_none() => self.reply(b"no password").await?,
+                _ => return Err(format!("expected ERR or the end, got {payload:02x?}").into()),
+            }
+        }
+        Ok(refusal)
+    }
+
     /// Waits until the connection has ended, whatever it says.
     pub(crate) async fn closed(&mut self) -> Result<(), Failure> {
         while self.fill().await? {
@@ -125,12 +157,35 @@ impl Wire {
         let read = timeout(LIMIT, self.socket.read(&mut piece)).await;
         match read.map_err(|_elapsed| "expected an answer or the end, got neither")? {
             Ok(count) => {
-                self.unread.extend_from_slice(&piece[..count]);
+                self.take(&piece[..count])?;
                 Ok(count > 0)
             }
             // Bytes that the peer had not read when it closed.
             Err(_reset) => Ok(false),
         }
+    }
+
+    fn take(&mut self, mut input: &[u8]) -> Result<(), Failure> {
+        let Some(inflater) = &mut self.inflater else {
+            self.unread.extend_from_slice(input);
+            return Ok(());
+        };
+        let mut output = [0; 4096];
+        loop {
+            let moved = inflater.read(input, &mut output)?;
+            self.unread.extend_from_slice(&output[..moved.written]);
+            input = &input[moved.consumed..];
+            if input.is_empty() && moved.written < output.len() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Refusal {
+    fn parse(payload: &[u8]) -> Result<Self, Failure> {
+        let err = ErrPacket::parse(payload, Capabilities::PROTOCOL_41)?;
+        Ok(Self { code: err.code, message: String::from_utf8_lossy(err.message).into_owned() })
     }
 }
 
