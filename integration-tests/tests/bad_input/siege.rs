@@ -7,7 +7,7 @@ use std::{fs, process};
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::APP;
 use pointsman_integration_tests::{Failure, Outcome, Stage, eventually, program};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 use super::wire::Wire;
 use super::{Bystander, MEMORY_MIB};
@@ -56,18 +56,22 @@ pub(super) async fn login_flood(stage: Arc<Stage>) -> Outcome {
             })
         })
         .collect();
-    let mut worst = Duration::ZERO;
+    // Reads that are due while another one waits count from then: else a standstill is one slow read of many.
+    let mut due = interval(READ_PERIOD);
+    let mut took = Vec::new();
     while Instant::now() < end {
-        let asked = Instant::now();
+        let due = due.tick().await;
         timeout(PROMPT, bystander.conn.query_drop("SELECT 1")).await??;
-        worst = worst.max(asked.elapsed());
+        took.push(due.elapsed());
     }
+    took.sort();
+    let p99 = took[took.len() * 99 / 100];
     let mut refused = 0;
     for client in flood {
         refused += client.await?;
     }
     assert!(refused > FLOOD_CLIENTS, "only {refused} logins were refused");
-    assert!(worst < PROMPT, "a read took {worst:?}");
+    assert!(p99 < NO_STANDSTILL, "one read of a hundred took {p99:?}");
     let grown = bystander.memory()?.saturating_sub(before);
     assert!(grown < MEMORY_MIB, "{grown} MiB more");
     bystander.unaffected().await
@@ -168,5 +172,8 @@ pub(super) async fn wrong_configuration(stage: Arc<Stage>) -> Outcome {
 
 const SLOW_CLIENTS: usize = 300;
 const FLOOD_CLIENTS: u32 = 32;
+const READ_PERIOD: Duration = Duration::from_millis(10);
+/// A standstill of half a second delays one read in six by more than that.
+const NO_STANDSTILL: Duration = Duration::from_millis(400);
 /// On a busy machine; far less than any of the deadlines of logins.
 const PROMPT: Duration = Duration::from_secs(5);
