@@ -32,8 +32,8 @@ async fn configuration(stage: Arc<Stage>) -> Outcome {
     let sandbox = prepared(&stage).await?;
     let proxy = started(&sandbox, &[0, 1], "").await?;
     let mut loads = [
-        Sysbench::start(proxy.port(), "oltp_read_only", &["--skip-trx=on"])?,
-        Sysbench::start(proxy.port(), "oltp_insert", &[])?,
+        Sysbench::start(proxy.port(), "oltp_read_only", ALL_CHANGES, &["--skip-trx=on"])?,
+        Sysbench::start(proxy.port(), "oltp_insert", ALL_CHANGES, &[])?,
     ];
     let all = [0, 1, 2];
     rewrite(&proxy, |text| replaced(text, "servers =", &servers(&sandbox, &all, 100)))?;
@@ -74,7 +74,7 @@ async fn certificate(stage: Arc<Stage>) -> Outcome {
     let (certificate, key) = issue(&files)?;
     let tls = format!("[tls]\ncert_file = \"{certificate}\"\nkey_file = \"{key}\"\n");
     let proxy = started(&sandbox, &[0, 1, 2], &tls).await?;
-    let mut load = Sysbench::start(proxy.port(), "oltp_read_only", &["--skip-trx=on"])?;
+    let mut load = Sysbench::start(proxy.port(), "oltp_read_only", ONE_CHANGE, &["--skip-trx=on"])?;
     let options = SslOpts::default().with_danger_accept_invalid_certs(true);
     let options: mysql_async::Opts = proxy.options(APP, "app").ssl_opts(Some(options)).into();
     issue(&files)?;
@@ -191,9 +191,10 @@ struct Report {
 }
 
 impl Sysbench {
-    fn start(port: u16, script: &str, more: &[&str]) -> Result<Self, Failure> {
+    fn start(port: u16, script: &str, length: Duration, more: &[&str]) -> Result<Self, Failure> {
+        let seconds = format!("--time={}", length.as_secs());
         let threads = format!("--threads={THREADS}");
-        let arguments = [&[script, &threads, "--time=20"], more, &["run"]].concat();
+        let arguments = [&[script, &threads, &seconds], more, &["run"]].concat();
         Ok(Self(command(port, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?))
     }
 
@@ -307,6 +308,9 @@ fn issue(directory: &Path) -> Result<(String, String), Failure> {
     Ok((certificate.display().to_string(), key.display().to_string()))
 }
 
+/// More than the changes take on a machine that does other things, too.
+const ALL_CHANGES: Duration = Duration::from_secs(45);
+const ONE_CHANGE: Duration = Duration::from_secs(20);
 const LIMIT: Duration = Duration::from_secs(30);
 const THREADS: u64 = 16;
 /// Behind the balancer: a third reads, a third writes, a third works in transactions.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pointsman_router::session::Pins;
 use pointsman_router::topology::ServerId;
 
 /// Upper bounds of the duration histogram: 50 us doubled 20 times, about 26 s.
@@ -52,6 +53,8 @@ pub struct Counters {
     pub resets: Tally,
     pub state_applications: Tally,
     pub prepares: Tally,
+    /// How often a session was pinned, by the place of the reason.
+    pub pins: [Tally; Pins::KINDS],
 }
 
 /// One worker's figures of one server.
@@ -88,6 +91,7 @@ impl Counters {
             resets: Tally::default(),
             state_applications: Tally::default(),
             prepares: Tally::default(),
+            pins: std::array::from_fn(|_| Tally::default()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use pointsman_router::session::Pins;
 use pointsman_router::topology::{Role, ServerView, State};
 
 use super::configuration;
@@ -64,6 +65,12 @@ fn clients(out: &mut Exposition, shared: &Shared, pins: &BTreeMap<&'static str, 
     out.family("pointsman_sessions_pinned", Kind::Gauge, help);
     for (reason, count) in pins {
         out.sample(&[("reason", reason)], count);
+    }
+    let help = "How often sessions were pinned to their server connection, by reason.";
+    out.family("pointsman_pins_total", Kind::Counter, help);
+    for (place, reason) in Pins::all_names().enumerate() {
+        let times = shared.counters.iter().map(|worker| worker.pins[place].value());
+        out.sample(&[("reason", reason)], times.sum::<u64>());
     }
 }
 

@@ -123,7 +123,7 @@ fn sessions_table(answer: &Value) -> String {
     for session in sessions {
         let text = |key: &str| session[key].as_str().unwrap_or("-").to_owned();
         table.row(vec![
-            session["id"].to_string(),
+            session["id"].to_string() + if session["autocommit"] == false { "*" } else { "" },
             text("user"),
             text("client"),
             text("schema"),
@@ -134,7 +134,12 @@ fn sessions_table(answer: &Value) -> String {
             pins(session),
         ]);
     }
-    table.render()
+    let off = sessions.iter().filter(|session| session["autocommit"] == false).count();
+    let note = match off {
+        0 => String::new(),
+        _ => format!("! {off} with autocommit off (marked *): all that they read is read on the primary\n"),
+    };
+    table.render() + &note
 }
 
 /// The reasons, for how long, and the digest of the statement that began it.
@@ -153,6 +158,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn marks_sessions_with_autocommit_off() {
+        let session = |id: u32, autocommit: bool| {
+            json!({"id": id, "user": "app", "client": "10.0.0.9", "state": "idle", "statements": 3, "idle_seconds": 1.5,
+                   "pins": [], "autocommit": autocommit})
+        };
+        let expected = "\
+ID  USER  CLIENT    SCHEMA  STATE  SERVER  STATEMENTS  IDLE  PINS
+7   app   10.0.0.9  -       idle   -       3           1.5s  -
+8*  app   10.0.0.9  -       idle   -       3           1.5s  -
+! 1 with autocommit off (marked *): all that they read is read on the primary
+";
+        assert_eq!(sessions_table(&json!({"sessions": [session(7, true), session(8, false)]})), expected);
+    }
 
     #[test]
     fn shows_a_cluster() {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use nix::unistd::{getegid, geteuid};
 use tokio::process::Command;
 
 use super::Error;
@@ -13,11 +14,13 @@ use super::programs::run;
 ///
 /// # Errors
 ///
-/// For anybody but root.
+/// For anybody who is neither root nor may use sudo without a password.
 pub(super) async fn mount(data: &Path, mebibytes: u64) -> Result<(), Error> {
     fs::create_dir_all(data).map_err(|source| Error::File { path: data.to_owned(), source })?;
-    let mut command = Command::new("mount");
-    command.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "pointsman-sandbox"]).arg(data);
+    let (user, group) = (geteuid(), getegid());
+    let options = format!("size={mebibytes}m,uid={user},gid={group}");
+    let mut command = as_root("mount");
+    command.args(["-t", "tmpfs", "-o", &options, "pointsman-sandbox"]).arg(data);
     run(command, Path::new("mount")).await.map(drop)
 }
 
@@ -27,9 +30,18 @@ pub(super) async fn mount(data: &Path, mebibytes: u64) -> Result<(), Error> {
 ///
 /// When nothing is mounted there.
 pub(super) async fn unmount(data: &Path) -> Result<(), Error> {
-    let mut command = Command::new("umount");
+    let mut command = as_root("umount");
     command.arg("-l").arg(data);
     run(command, Path::new("umount")).await.map(drop)
+}
+
+fn as_root(program: &str) -> Command {
+    if geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.args(["--non-interactive", program]);
+    command
 }
 
 /// Leaves no room at all.

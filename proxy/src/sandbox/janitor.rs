@@ -84,7 +84,7 @@ for note in "$1"/pids/*; do
   if tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1/"; then kill -9 "$pid"; fi
 done
 while read -r _ place _; do
-  case $place in "$1"/*) umount -l -- "$place" ;; esac
+  case $place in "$1"/*) umount -l -- "$place" || sudo --non-interactive umount -l -- "$place" ;; esac
 done </proc/mounts
 tries=0
 while [ -e "$1" ] && [ "$tries" -lt 200 ]; do

@@ -440,6 +440,10 @@ impl Session {
     /// Shows why the session keeps its connection now.
     pub(super) fn show_pins(&self) {
         let pins = self.state.pins();
+        self.slot.autocommit.set(self.state.autocommit());
+        for place in (pins - self.slot.pins.replace(pins)).places() {
+            self.worker.counters.pins[place].one();
+        }
         match (pins.is_empty(), self.slot.pinned_since.get()) {
             (true, None) => return,
             (true, Some(_)) => self.slot.pinned_since.set(None),

@@ -5,6 +5,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use pointsman_router::classify::Digest;
+use pointsman_router::session::Pins;
 use pointsman_router::topology::ServerId;
 
 /// One session as `pointsman sessions` shows it.
@@ -19,6 +20,8 @@ pub struct SessionView {
     pub server: Option<u16>,
     /// Why the session keeps its server connection.
     pub pins: Vec<&'static str>,
+    /// Off, all that it reads is part of a transaction, on the primary.
+    pub autocommit: bool,
     pub pinned_seconds: f64,
     pub idle_seconds: f64,
     /// The digest of the statement that pinned it, in hex.
@@ -60,6 +63,8 @@ pub struct Slot {
     pub idle_since: Cell<Option<Instant>>,
     pub wait_timeout: Cell<Duration>,
     pub view: RefCell<SessionView>,
+    pub pins: Cell<Pins>,
+    pub autocommit: Cell<bool>,
     pub pinned_since: Cell<Option<Instant>>,
     /// The statement that pinned it; none for a command without text.
     pub pinned_by: Cell<Option<Digest>>,
@@ -81,6 +86,8 @@ impl Slot {
             idle_since: Cell::new(Some(Instant::now())),
             wait_timeout: Cell::new(Duration::from_secs(28_800)),
             view: RefCell::new(SessionView { id, state: "login", ..SessionView::default() }),
+            pins: Cell::default(),
+            autocommit: Cell::new(true),
             pinned_since: Cell::default(),
             pinned_by: Cell::default(),
             statements: Cell::default(),
@@ -123,6 +130,7 @@ impl Slot {
             view.digest = self.pinned_by.get().map(|digest| digest.to_string()).unwrap_or_default();
         }
         view.statements = self.statements.get();
+        view.autocommit = self.autocommit.get();
         view
     }
 }

@@ -40,6 +40,20 @@ impl Pins {
     /// What ends with the session's next statement and is no state that another session could run into.
     pub const FLEETING: Self = Self::FOUND_ROWS.union(Self::WARNINGS);
 
+    /// How many there are.
+    pub const KINDS: usize = NAMES.len();
+
+    /// The places of the pins that are set, each below [`Self::KINDS`].
+    pub fn places(self) -> impl Iterator<Item = usize> {
+        let set = NAMES.iter().enumerate().filter(move |(_, (pin, _))| self.contains(*pin));
+        set.map(|(place, _)| place)
+    }
+
+    /// The name of each pin, by its place.
+    pub fn all_names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(_, name)| *name)
+    }
+
     /// Names of the pins that are set, as metrics labels and for people.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         self.iter().map(Self::name)
