@@ -177,6 +177,8 @@ async fn two_writable(stage: Arc<Stage>) -> Outcome {
     let second = sandbox.replicas()[1].clone();
     let traffic = reads(&stage).await?;
     let mut client = stage.client().await?;
+    client.query_drop("CREATE TABLE IF NOT EXISTS held (id INT PRIMARY KEY)").await?;
+    sandbox.caught_up(LIMIT).await?;
     second.run(&["STOP REPLICA", "RESET REPLICA ALL"]).await?;
     second.set_read_only(false).await?;
     let proxy = stage.proxy().await?;
