@@ -172,8 +172,8 @@ pub(super) async fn wrong_configuration(stage: Arc<Stage>) -> Outcome {
 
 const SLOW_CLIENTS: usize = 300;
 const FLOOD_CLIENTS: u32 = 32;
-const READ_PERIOD: Duration = Duration::from_millis(10);
-/// A standstill of half a second delays one read in six by more than that.
+const READ_PERIOD: Duration = Duration::from_millis(50);
+/// A standstill of half a second delays some of the sixty reads by more than that.
 const NO_STANDSTILL: Duration = Duration::from_millis(400);
 /// On a busy machine; far less than any of the deadlines of logins.
 const PROMPT: Duration = Duration::from_secs(5);

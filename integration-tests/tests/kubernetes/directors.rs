@@ -12,7 +12,7 @@ use crate::chart::with_directors;
 pub(crate) async fn agree() -> Outcome {
     let (_server, release) = with_directors().await?;
     let mut registers = Vec::new();
-    for name in ["node-1", "node-2", "node-3"] {
+    for name in ["director-1", "director-2", "director-3"] {
         let register = Kubernetes::of_address(&release.coordination(), "shop", name).await?;
         registers.push((name.to_owned(), Arc::new(register) as Arc<dyn Coordinator>));
     }

@@ -50,10 +50,13 @@ fn main() {
         let stage = suite.stage(plan);
         suite.test(&stage, name, test);
     };
+    add("6: the primary is cut off from everything", |stage| Box::pin(split::primary_alone(stage)));
+    add("8: the primary is cut off from its replicas", |stage| Box::pin(split::without_replicas(stage)));
+    add("9: what the replicas acknowledge is lost on the way", |stage| Box::pin(split::unheard(stage)));
     add("32: the network falls apart, the primary on the smaller side", |stage| {
         Box::pin(split::primary_in_the_minority(stage))
     });
-    add("33: the network falls apart, the primary with a replica on the smaller side", |stage| {
+    add("33: the network falls apart, the primary with a replica on the side with the quorum", |stage| {
         Box::pin(split::primary_with_an_acker(stage))
     });
     let mut add = |name: &str, linked, test: fn(Arc<Stage>) -> Running| {

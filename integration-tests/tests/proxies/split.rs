@@ -6,14 +6,14 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pointsman_integration_tests::sandbox::APP;
-use pointsman_integration_tests::{Layout, Outcome, Stage};
-use tokio::time::Instant;
+use pointsman_integration_tests::{Layout, Outcome, Stage, eventually};
+use tokio::time::{Instant, sleep};
 
 use crate::Scene;
 
 /// The primary is the first server.
 pub(crate) async fn primary_in_the_minority(stage: Arc<Stage>) -> Outcome {
-    let scene = Scene::set(&stage, ALL).await?;
+    let scene = Scene::set(&stage, THREE).await?;
     let ranks = scene.fleet.ranks().await?;
     // The proxy that would act first cannot: it is with the primary.
     let (with_primary, others) = ranks.split_first().ok_or("no proxy is registered")?;
@@ -38,7 +38,7 @@ pub(crate) async fn primary_in_the_minority(stage: Arc<Stage>) -> Outcome {
 
 /// The quorum and a replica that acknowledges are with the primary: it stays, and the others serve reads only.
 pub(crate) async fn primary_with_an_acker(stage: Arc<Stage>) -> Outcome {
-    let scene = Scene::set(&stage, ALL).await?;
+    let scene = Scene::set(&stage, THREE).await?;
     let before = scene.fleet.record().ok_or("no record")?;
     let ranks = scene.fleet.ranks().await?;
     let (with_primary, others) = ranks.split_first().ok_or("no proxy is registered")?;
@@ -58,6 +58,83 @@ pub(crate) async fn primary_with_an_acker(stage: Arc<Stage>) -> Outcome {
     let proof = scene.prove().await?;
     assert_eq!(proof.epochs.len(), 1, "{proof:?}");
     scene.ledger.few_failed(&[*with_primary], 0);
+    Ok(())
+}
+
+/// Who comes past the proxies to the primary gets no acknowledgement there either.
+pub(crate) async fn primary_alone(stage: Arc<Stage>) -> Outcome {
+    let scene = Scene::set(&stage, ONE_MEMBER).await?;
+    let old = scene.fleet.primary()?;
+    let mut direct = old.connect_as(APP, "app").await?;
+    let side = Side { proxies: Vec::new(), servers: vec![0], etcd: Vec::new(), is_minority: true };
+    side.part(&scene, true).await?;
+    let parted = Instant::now();
+    let writes = direct.query_drop("CREATE TABLE app.past_the_proxies (id INT PRIMARY KEY)");
+    let written = tokio::time::timeout(PARTED_FOR, writes).await;
+    assert!(!matches!(written, Ok(Ok(()))), "acknowledged without a replica");
+    let pause = scene.resumes(&scene.all(), parted).await;
+    assert!(pause < REPLACED_WITHIN, "{pause:?}");
+    side.part(&scene, false).await?;
+    scene.ledger.goes_on(&scene.all()).await;
+    let proof = scene.prove().await?;
+    assert_eq!(proof.epochs.len(), 2, "{proof:?}");
+    scene.ledger.few_failed(&scene.all(), 1);
+    Ok(())
+}
+
+pub(crate) async fn without_replicas(stage: Arc<Stage>) -> Outcome {
+    let scene = Scene::set(&stage, ONE_MEMBER).await?;
+    for replica in scene.fleet.sandbox.replicas() {
+        replica.silence_replication(true).await;
+    }
+    nobody_would_do_better(&scene).await?;
+    for replica in scene.fleet.sandbox.replicas() {
+        replica.silence_replication(false).await;
+    }
+    stays(&scene).await
+}
+
+pub(crate) async fn unheard(stage: Arc<Stage>) -> Outcome {
+    let scene = Scene::set(&stage, ONE_MEMBER).await?;
+    for replica in scene.fleet.sandbox.replicas() {
+        replica.mute_replication(true).await;
+    }
+    nobody_would_do_better(&scene).await?;
+    for replica in scene.fleet.sandbox.replicas() {
+        replica.mute_replication(false).await;
+    }
+    stays(&scene).await
+}
+
+/// Writes wait, a proxy says why, and nobody is promoted.
+async fn nobody_would_do_better(scene: &Scene) -> Outcome {
+    let began = Instant::now();
+    let before = scene.fleet.record().ok_or("no record")?;
+    eventually("a proxy knows that writes stand still", LIMIT, async || {
+        for member in &scene.fleet.members {
+            let status = member.proxy.status().await.unwrap_or_default();
+            if status["failover"]["verdict"] == "STALLED" {
+                return true;
+            }
+        }
+        false
+    })
+    .await;
+    println!("STALLED after {} ms", began.elapsed().as_millis());
+    let written: Vec<_> = scene.all().iter().map(|via| scene.ledger.written(*via)).collect();
+    sleep(STANDS_STILL_FOR).await;
+    let still: Vec<_> = scene.all().iter().map(|via| scene.ledger.written(*via)).collect();
+    assert_eq!(still, written, "acknowledged without a replica");
+    assert_eq!(scene.fleet.record().as_ref(), Some(&before));
+    Ok(())
+}
+
+/// What waited is acknowledged, and more after it, by the same primary.
+async fn stays(scene: &Scene) -> Outcome {
+    scene.ledger.goes_on(&scene.all()).await;
+    let proof = scene.prove().await?;
+    assert_eq!(proof.epochs.len(), 1, "{proof:?}");
+    scene.ledger.few_failed(&scene.all(), 0);
     Ok(())
 }
 
@@ -88,15 +165,21 @@ impl Side {
         }
         // A member that reaches no majority gives no answer that counts, as one that is frozen.
         let signal = if parted { Signal::SIGSTOP } else { Signal::SIGCONT };
-        for member in (0..ALL.members).filter(|member| self.etcd.contains(member) == self.is_minority) {
+        for member in (0..scene.fleet.etcd.ports().len())
+            .filter(|member| self.etcd.contains(member) == self.is_minority)
+        {
             scene.fleet.etcd.signal(member, signal).await?;
         }
         Ok(())
     }
 }
 
-const ALL: Layout = Layout { proxies: 3, members: 3, linked: true, own_clocks: false };
+const ONE_MEMBER: Layout = Layout { proxies: 2, members: 1, linked: true, own_clocks: false };
+const THREE: Layout = Layout { proxies: 3, members: 3, linked: true, own_clocks: false };
 /// Longer than a lease.
 const PARTED_FOR: Duration = Duration::from_secs(6);
 /// The silent primary is found by the replicas' missing heartbeats, and etcd may have to elect a leader.
 const REPLACED_WITHIN: Duration = Duration::from_secs(8);
+const LIMIT: Duration = Duration::from_secs(30);
+/// Less than `routing.hold_timeout`, after which clients are told.
+const STANDS_STILL_FOR: Duration = Duration::from_secs(2);

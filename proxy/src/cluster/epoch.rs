@@ -65,6 +65,19 @@ pub(crate) async fn write(
     connection.run(&sql, limit).await
 }
 
+/// Adds to a table that was made before there were heartbeats what they change.
+///
+/// # Errors
+///
+/// When the server refuses or does not answer.
+pub(crate) async fn add_beat(
+    connection: &mut ServiceConnection,
+    limit: Duration,
+) -> Result<(), ConnectionError> {
+    let sql = "ALTER TABLE pointsman.epoch ADD COLUMN beat BIGINT UNSIGNED NOT NULL DEFAULT 0";
+    connection.run(sql, limit).await
+}
+
 /// The heartbeat of an epoch, and a question how many rows it has changed: none where the server is read-only, which
 /// does not stop the service account, or has the row of a later epoch.
 pub(crate) fn beat(epoch: u64) -> String {

@@ -81,12 +81,16 @@ impl Heart {
             let outcome = match (written, failing) {
                 (Written::Done, _) => Heartbeat::Written,
                 (Written::Refused(reason), _) => Heartbeat::Refused { reason },
+                (Written::NoColumn, _) => {
+                    epoch::add_beat(&mut writer.connection, LIMIT).await?;
+                    continue;
+                }
                 (Written::NoRoom, since) => Heartbeat::Stalled {
                     since: since.map_or(Duration::ZERO, |since| since.elapsed()),
                     cause: Stall::DiskFull,
                 },
             };
-            self.tell(server, outcome).await;
+            self.tell(server, epoch, outcome).await;
             pace.wrote(&mut watcher).await?;
         }
     }
@@ -103,15 +107,21 @@ impl Heart {
         let sql = epoch::beat(epoch);
         let mut writing = pin!(writer.connection.results(&sql, FOREVER));
         loop {
+            let look = async {
+                sleep((began.elapsed() / LOOKS_EACH_TIME).clamp(LOOK_EVERY, LOOK_SLOWLY)).await;
+                (began.elapsed(), watcher.cause(thread, began.elapsed()).await)
+            };
             let done = tokio::select! {
+                // What has ended does not wait any more, whatever was seen of it before.
+                biased;
                 done = &mut writing => done,
-                () = sleep(LOOK_EVERY) => {
-                    let since = began.elapsed();
-                    let outcome = match watcher.cause(thread, since).await {
+                (since, waits) = look => {
+                    let outcome = match waits {
                         Waits::For(cause) => Heartbeat::Stalled { since, cause },
                         Waits::ForALock => Heartbeat::Refused { reason: "a client holds a lock".into() },
+                        Waits::Unseen(reason) => Heartbeat::Refused { reason },
                     };
-                    self.tell(server, outcome).await;
+                    self.tell(server, epoch, outcome).await;
                     continue;
                 }
             };
@@ -121,6 +131,7 @@ impl Heart {
                     let reason = format!("the server is read-only, or has no row of epoch {epoch}");
                     Ok(Written::Refused(reason))
                 }
+                Err(ConnectionError::Server { code: BAD_FIELD, .. }) => Ok(Written::NoColumn),
                 Err(ConnectionError::Server { message, .. }) if stall::is_full(&message) => {
                     Ok(Written::NoRoom)
                 }
@@ -130,8 +141,8 @@ impl Heart {
         }
     }
 
-    async fn tell(&self, server: ServerId, outcome: Heartbeat) {
-        drop(self.events.send(Event::Heartbeat { server, outcome }).await);
+    async fn tell(&self, server: ServerId, epoch: u64, outcome: Heartbeat) {
+        drop(self.events.send(Event::Heartbeat { server, epoch, outcome }).await);
     }
 }
 
@@ -142,6 +153,8 @@ enum Written {
     Refused(String),
     /// The disk is full, and the server says so instead of waiting.
     NoRoom,
+    /// The table was made before there were heartbeats.
+    NoColumn,
 }
 
 /// When to write.
@@ -199,6 +212,11 @@ const EVERY: Duration = Duration::from_millis(500);
 /// How long it goes on after the last write of anybody else.
 const GOES_ON_FOR: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The longer it takes, the less often it is looked at.
+const LOOKS_EACH_TIME: u32 = 10;
+const LOOK_SLOWLY: Duration = Duration::from_millis(500);
+/// ER_BAD_FIELD_ERROR.
+const BAD_FIELD: u16 = 1054;
 const LOOK_AT_REST_EVERY: Duration = Duration::from_secs(1);
 /// A login, and a question before it is asked.
 const LIMIT: Duration = Duration::from_secs(1);

@@ -5,6 +5,8 @@ use std::time::Duration;
 use pointsman_router::failover::Stall;
 use pointsman_router::intent::Flavour;
 
+use tokio::time::timeout;
+
 use crate::cluster::connection::ConnectionError;
 use crate::cluster::{Record, ServiceAccount, ServiceConnection};
 
@@ -18,10 +20,12 @@ pub(super) struct Watcher<'a> {
 }
 
 /// What a write waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Waits {
     For(Stall),
     ForALock,
+    /// The server does not say it to this account.
+    Unseen(String),
 }
 
 /// What a server says of one of its threads.
@@ -61,7 +65,13 @@ impl<'a> Watcher<'a> {
 
     /// What the write of `thread` has waited for since then. A server that says nothing of it is stuck altogether.
     pub(super) async fn cause(&mut self, thread: u32, since: Duration) -> Waits {
-        self.known_cause(thread, since).await.unwrap_or(Waits::For(Stall::Unknown))
+        match timeout(LOOK_LIMIT, self.known_cause(thread, since)).await {
+            Ok(Ok(waits)) => waits,
+            Ok(Err(ConnectionError::Server { code, message })) => {
+                Waits::Unseen(format!("what a write waits for cannot be seen: error {code}: {message}"))
+            }
+            Ok(Err(_)) | Err(_) => Waits::For(Stall::Unknown),
+        }
     }
 
     async fn known_cause(&mut self, thread: u32, since: Duration) -> Result<Waits, ConnectionError> {
@@ -69,11 +79,15 @@ impl<'a> Watcher<'a> {
         if let Some(known) = by_state(&threads) {
             return Ok(Waits::For(known));
         }
+        let hangs = threads.iter().any(Thread::hangs_in_commit);
+        if is_locked(&threads, thread) && !hangs {
+            return Ok(Waits::ForALock);
+        }
         // A lock on a row shows in no state.
         let transactions = self.rows(&transactions_sql(thread)).await?;
         let says = |name: &str| transactions.first().is_some_and(|row| row.is_on(&[name]));
         // A commit that hangs keeps its locks: then they are not what is waited for in the end.
-        if (is_locked(&threads, thread) || says("waits")) && !threads.iter().any(Thread::hangs_in_commit) {
+        if says("waits") && !hangs {
             return Ok(Waits::ForALock);
         }
         if self.flavour == Flavour::Mysql && self.has_logged_full(since).await {
@@ -162,6 +176,8 @@ pub(super) fn is_full(message: &str) -> bool {
     signs.iter().any(|sign| message.contains(sign))
 }
 
+/// All that is asked at one look.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// A login, and a question.
 const LIMIT: Duration = Duration::from_secs(1);
 /// It begins before the heartbeat that meets it.

@@ -1,10 +1,12 @@
 //! Sockets that the service manager opened (systemd's socket activation): clients wait in them while the program restarts.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixListener;
+use std::os::fd::AsFd;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::Path;
 
 use listenfd::ListenFd;
+use socket2::SockRef;
 
 use super::listen::BindError;
 
@@ -27,10 +29,10 @@ impl Inherited {
         for at in 0..passed.len() {
             let failed = |error| BindError::Passed { at, error };
             if let Ok(Some(socket)) = passed.take_unix_listener(at) {
-                socket.set_nonblocking(true).map_err(failed)?;
+                socket.set_nonblocking(true).and_then(|()| listens(&socket)).map_err(failed)?;
                 inherited.unix.push(socket);
             } else if let Some(socket) = passed.take_tcp_listener(at).map_err(failed)? {
-                socket.set_nonblocking(true).map_err(failed)?;
+                socket.set_nonblocking(true).and_then(|()| listens(&socket)).map_err(failed)?;
                 inherited.tcp.push(socket);
             }
         }
@@ -55,22 +57,26 @@ impl Inherited {
     ///
     /// [`BindError::Unclaimed`].
     pub fn all_taken(&self) -> Result<(), BindError> {
-        let tcp = self.tcp.iter().filter_map(|socket| Some(socket.local_addr().ok()?.to_string()));
-        let unix = self.unix.iter().filter_map(|socket| {
-            Some(
-                socket
-                    .local_addr()
-                    .ok()?
-                    .as_pathname()
-                    .map_or_else(String::new, |path| path.display().to_string()),
-            )
+        let tcp = self.tcp.iter().map(|socket| socket.local_addr().map(|address| address.to_string()));
+        let unix = self.unix.iter().map(|socket| {
+            let path = |own: UnixAddress| own.as_pathname().map(|path| path.display().to_string());
+            socket.local_addr().map(|own| path(own).unwrap_or_else(|| "a Unix socket without a path".into()))
         });
-        let addresses: Vec<_> = tcp.chain(unix).collect();
+        let told = tcp.chain(unix).map(|address| address.unwrap_or_else(|error| error.to_string()));
+        let addresses: Vec<_> = told.collect();
         if addresses.is_empty() {
             Ok(())
         } else {
             Err(BindError::Unclaimed { addresses: addresses.join(", ") })
         }
+    }
+}
+
+/// Of `Accept=yes`, connections would be passed.
+fn listens(socket: &impl AsFd) -> std::io::Result<()> {
+    match SockRef::from(socket).is_listener()? {
+        true => Ok(()),
+        false => Err(std::io::Error::other("nobody can connect to it: is Accept=yes set?")),
     }
 }
 

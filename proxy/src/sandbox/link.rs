@@ -32,6 +32,8 @@ enum Passage {
     Open,
     /// Connections stay and nothing comes through, as when packets are dropped on the way.
     Silent,
+    /// Only what the far side sends comes through.
+    OneWay,
     Closed,
 }
 
@@ -70,6 +72,11 @@ impl Link {
     pub fn silence(&self, silent: bool) {
         self.passage.send_replace(if silent { Passage::Silent } else { Passage::Open });
     }
+
+    /// Lets nothing of the near side through, only what the far side sends; or goes on with what has come meanwhile.
+    pub fn mute(&self, mute: bool) {
+        self.passage.send_replace(if mute { Passage::OneWay } else { Passage::Open });
+    }
 }
 
 impl Drop for Link {
@@ -96,16 +103,22 @@ async fn relay(near: TcpStream, port: u16, delay: Arc<AtomicU64>, mut passage: w
     let at_once = AtomicU64::new(0);
     let (there, back) = (passage.clone(), passage.clone());
     tokio::select! {
-        () = pipe(from_near, to_far, &at_once, there) => {}
-        () = pipe(from_far, to_near, &delay, back) => {}
+        () = pipe(from_near, to_far, &at_once, there, &[Passage::Silent, Passage::OneWay]) => {}
+        () = pipe(from_far, to_near, &delay, back, &[Passage::Silent]) => {}
         _ = passage.wait_for(|passage| *passage == Passage::Closed) => {}
     }
 }
 
 /// One direction; what comes is read at once, so that a delay adds to no other.
-async fn pipe(from: OwnedReadHalf, to: OwnedWriteHalf, delay: &AtomicU64, passage: watch::Receiver<Passage>) {
+async fn pipe(
+    from: OwnedReadHalf,
+    to: OwnedWriteHalf,
+    delay: &AtomicU64,
+    passage: watch::Receiver<Passage>,
+    held_by: &[Passage],
+) {
     let (queue, queued) = mpsc::channel(MAX_QUEUED_CHUNKS);
-    tokio::join!(receive(from, queue, delay), pass_on(queued, to, passage));
+    tokio::join!(receive(from, queue, delay), pass_on(queued, to, passage, held_by));
 }
 
 async fn receive(mut from: OwnedReadHalf, queue: mpsc::Sender<(Instant, Vec<u8>)>, delay: &AtomicU64) {
@@ -122,10 +135,11 @@ async fn pass_on(
     mut queued: mpsc::Receiver<(Instant, Vec<u8>)>,
     mut to: OwnedWriteHalf,
     mut passage: watch::Receiver<Passage>,
+    held_by: &[Passage],
 ) {
     while let Some((due, chunk)) = queued.recv().await {
         tokio::time::sleep_until(due).await;
-        let open = passage.wait_for(|passage| *passage != Passage::Silent).await.is_ok();
+        let open = passage.wait_for(|passage| !held_by.contains(passage)).await.is_ok();
         if !open || to.write_all(&chunk).await.is_err() {
             return;
         }

@@ -370,6 +370,13 @@ impl Server {
         }
     }
 
+    /// Lets nothing through that this server says to its source on the link, acknowledgements among it; or goes on.
+    pub async fn mute_replication(&self, mute: bool) {
+        if let Some(link) = &*self.link.lock().await {
+            link.mute(mute);
+        }
+    }
+
     /// Stops applying what arrives from the source.
     ///
     /// # Errors

@@ -144,10 +144,7 @@ impl Controller {
         match &self.verdict {
             Verdict::Dead { reason } => Some(reason.clone()),
             Verdict::Stalled { reason } => {
-                let stuck = self.stall().is_some_and(|(since, cause)| {
-                    cause.patience().is_some_and(|times| since >= self.settings.stalled_for * times)
-                });
-                stuck.then(|| reason.clone())
+                self.beats.is_stuck(self.settings.stalled_for, self.now).then(|| reason.clone())
             }
             Verdict::ReadOnly { reason } if self.primary_lost_its_role() => Some(reason.clone()),
             Verdict::ReadOnly { .. } | Verdict::Alive | Verdict::Unreachable { .. } => None,

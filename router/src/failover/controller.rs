@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::acting::Acting;
 use super::action::{Action, Level, Note, Service, Step, StepId, StepOrder};
+use super::beats::Beats;
 use super::coordination::Coordination;
 use super::event::{Alive, Event, Heartbeat, Mark, Outcome, StepError};
 use super::plan::RequestId;
@@ -28,8 +29,7 @@ pub struct Controller {
     pub(super) verdict: Verdict,
     /// Since when the verdict has had its name.
     pub(super) verdict_since: Duration,
-    /// The last one, and when it was heard of.
-    pub(super) heartbeat: Option<(Duration, Heartbeat)>,
+    pub(super) beats: Beats,
     /// What this proxy does while the record names it as the actor.
     pub(super) acting: Option<Acting>,
     /// Steps outside of a change of the primary, one for each server.
@@ -93,7 +93,7 @@ impl Controller {
             peers: BTreeMap::new(),
             verdict: Verdict::Alive,
             verdict_since: Duration::ZERO,
-            heartbeat: None,
+            beats: Beats::default(),
             acting: None,
             upkeep: BTreeMap::new(),
             lacks_own: BTreeSet::new(),
@@ -228,11 +228,7 @@ impl Controller {
         match event {
             Event::Tick => {}
             Event::Observed(observation) => self.observed(observation),
-            Event::Heartbeat { server, outcome } => {
-                if self.primary() == Some(server) {
-                    self.heartbeat = Some((self.now, outcome));
-                }
-            }
+            Event::Heartbeat { server, epoch, outcome } => self.heartbeat(server, epoch, outcome),
             Event::Read(read) => self.take_read(*read),
             Event::Changed { revision, record } => self.learn_record(revision, *record),
             Event::Swapped { id, outcome } => self.take_swap(id, outcome),
@@ -242,6 +238,17 @@ impl Controller {
             Event::Peer { from, message } => self.take_message(from, message),
             Event::Request { id, request } => self.take_request(id, request),
         }
+    }
+
+    /// One that was on its way when the primary or the epoch changed says nothing of now.
+    fn heartbeat(&mut self, server: ServerId, epoch: u64, outcome: Heartbeat) {
+        if self.beats() != Some((server, epoch)) {
+            return;
+        }
+        if let Heartbeat::Refused { reason } = &outcome {
+            self.note(Level::Info, format!("no heartbeat on {}: {reason}", self.name(server)));
+        }
+        self.beats.hear(outcome, self.now);
     }
 
     fn observed(&mut self, observation: crate::discover::Observation) {
@@ -326,6 +333,7 @@ impl Controller {
             self.out.push(Action::ReadRecord);
             self.note(Level::Warning, format!("this process has not run for {} ms", pause.as_millis()));
         }
+        self.beats = Beats::default();
         for watch in &mut self.watches {
             // What was silent meanwhile was us.
             if watch.refused.is_none() {

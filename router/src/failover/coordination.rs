@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Action, Level, SwapId};
+use super::beats::Beats;
 use super::controller::Controller;
 use super::event::{Message, ReadRecord, Swap};
 use super::record::{Phase, ProxyId, RECORD_FORMAT, Record, Revision};
@@ -157,7 +158,7 @@ impl Controller {
         self.coordination.changed = self.now;
         if is_new_epoch {
             self.coordination.epoch_seen = self.now;
-            self.heartbeat = None;
+            self.beats = Beats::default();
             // While a change goes on, nobody acknowledges: what was known of the epoch before still counts.
             if self
                 .coordination

@@ -17,7 +17,7 @@ pub enum Event {
     /// A probe of a server ended; the same stream that feeds [`crate::discover::Discovery`].
     Observed(Observation),
     /// The write heartbeat on the primary.
-    Heartbeat { server: ServerId, outcome: Heartbeat },
+    Heartbeat { server: ServerId, epoch: u64, outcome: Heartbeat },
     /// The record was read after `asked`: a linearizable read, each third of the lease and once at the start.
     Read(Box<ReadRecord>),
     /// The coordinator's watch says that the record has changed.

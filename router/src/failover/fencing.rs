@@ -37,7 +37,7 @@ impl Controller {
         self.choose();
     }
 
-    /// Nobody else could be proven for a long time: the primary is taken again when it can write.
+    /// Nobody else could be proven for a long time: the primary may be taken again, whether it can write by now or not.
     fn forgives_stall(&self) -> bool {
         let Some(acting) = &self.acting else { return false };
         self.primary_is_intact()

@@ -1,9 +1,7 @@
 //! What is thought of the primary, from all that is seen of it.
 
-use std::time::Duration;
-
 use super::controller::Controller;
-use super::event::{Heartbeat, Stall};
+use super::event::Stall;
 use super::record::Durability;
 use super::verdict::Verdict;
 use super::watch::Watch;
@@ -69,7 +67,7 @@ impl Controller {
         }
         // On a busy machine a write may take a while.
         let long = super::ACK_STALL.min(self.settings.stalled_for);
-        if let Some((since, cause)) = self.stall().filter(|(since, _)| *since >= long) {
+        if let Some((since, cause)) = self.beats.stall(self.now).filter(|(since, _)| *since >= long) {
             let cause = match cause {
                 Stall::NoAcker => "no replica acknowledges",
                 Stall::DiskFull => "the disk is full",
@@ -77,7 +75,7 @@ impl Controller {
                 Stall::Unknown => "for no reason that can be seen",
             };
             return Verdict::Stalled {
-                reason: format!("writes on {name} have not ended for {} s: {cause}", since.as_secs()),
+                reason: format!("writes on {name} have not ended for {:.1} s: {cause}", since.as_secs_f64()),
             };
         }
         let read_only = watch.report.as_ref().is_some_and(|report| report.read_only);
@@ -85,16 +83,5 @@ impl Controller {
             return Verdict::ReadOnly { reason: format!("{name} was set read-only") };
         }
         Verdict::Alive
-    }
-
-    /// For how long writes have not ended, and why, as the heartbeat says that this proxy writes.
-    pub(super) fn stall(&self) -> Option<(Duration, Stall)> {
-        let (at, heartbeat) = self.heartbeat.as_ref()?;
-        match heartbeat {
-            Heartbeat::Stalled { since, cause } if self.now.saturating_sub(*at) < super::HEARTBEAT_KNOWN => {
-                Some((*since, *cause))
-            }
-            Heartbeat::Stalled { .. } | Heartbeat::Written | Heartbeat::Refused { .. } => None,
-        }
     }
 }

@@ -10,6 +10,7 @@
 
 mod acting;
 mod action;
+mod beats;
 mod cancel;
 mod claim;
 mod controller;
@@ -90,5 +91,5 @@ const STALLS_FORGIVEN: u32 = 6;
 const ACK_STALL: Duration = Duration::from_millis(500);
 /// How long a new primary has to show that it waits for acknowledgements.
 const DEGRADED_AFTER: Duration = Duration::from_secs(3);
-/// How long what a heartbeat met is believed: a server that hangs answers no question about it within two seconds.
+/// How long what a heartbeat met is believed; it is told each 100 ms, or 2 s where the server answers nothing.
 const HEARTBEAT_KNOWN: Duration = Duration::from_secs(3);

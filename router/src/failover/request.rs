@@ -6,6 +6,7 @@ use super::action::{Action, Level};
 use super::controller::Controller;
 use super::plan::{Answer, Plan, Refusal, Request, RequestId};
 use super::record::{Durability, Kind, Maintenance, Phase, Record};
+use super::upkeep::errant;
 use super::verdict::Verdict;
 use super::watch::Watch;
 use crate::gtid::GtidSet;
@@ -180,8 +181,7 @@ impl Controller {
         if self.primary() == Some(server) {
             return Err(refusal(format!("{name} is the primary"), "promote another server first"));
         }
-        let errant = report.executed.subtract(&of_primary.executed);
-        if !errant.is_empty() {
+        if let Some(errant) = errant(report, of_primary) {
             return Err(refusal(
                 format!("{name} holds transactions that the primary does not have: {errant}"),
                 "save them if they matter, then set the server up anew from a copy of the primary",

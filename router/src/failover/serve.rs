@@ -96,7 +96,7 @@ impl Controller {
     }
 
     fn writes_stall(&self) -> bool {
-        self.stall().is_some_and(|(since, _)| since >= super::ACK_STALL)
+        self.beats.stall(self.now).is_some_and(|(since, _)| since >= super::ACK_STALL)
     }
 
     /// Tells the others what they should know: at once when it changes, and again and again while somebody may wait

@@ -237,8 +237,7 @@ impl Controller {
             return;
         };
         let _ = seen;
-        if !of_primary.executed.contains(&report.executed) {
-            let errant = report.executed.subtract(&of_primary.executed);
+        if let Some(errant) = errant(&report, of_primary) {
             self.note(
                 Level::Alarm,
                 format!(
@@ -301,6 +300,21 @@ impl Controller {
         record.maintenance.retain(|name, _| !over(name));
     }
 }
+
+/// What a server has executed that the primary has not, as far as it can be seen.
+///
+/// MariaDB's numbers go on from server to server: once the primary's are higher, only its strict mode tells.
+pub(super) fn errant(report: &Report, of_primary: &Report) -> Option<String> {
+    let errant = report.executed.subtract(&of_primary.executed);
+    if !errant.is_empty() {
+        return Some(errant.to_string());
+    }
+    let is_out_of_order = report.channels().iter().any(|c| c.applier_error.code == OUT_OF_ORDER);
+    is_out_of_order.then(|| report.executed.to_string())
+}
+
+/// ER_GTID_STRICT_OUT_OF_ORDER.
+const OUT_OF_ORDER: u16 = 1950;
 
 fn runs(channel: &Channel) -> bool {
     channel.applies && channel.receiver == Receiver::Running

@@ -120,11 +120,11 @@ impl World {
     pub(crate) fn beat(&mut self, proxy: usize) {
         let now = self.now;
         let target = self.proxies[proxy].controller.beats();
-        let reached = target.map(|(server, _)| server).filter(|server| {
+        let reached = target.filter(|(server, _)| {
             let at = usize::from(server.0);
             self.servers[at].alive() && self.connected(at, self.proxy_end(proxy))
         });
-        let Some(server) = reached else {
+        let Some((server, epoch)) = reached else {
             self.proxies[proxy].stalled = None;
             return;
         };
@@ -148,7 +148,7 @@ impl World {
                 Heartbeat::Stalled { since, cause }
             }
         };
-        self.tell(proxy, Event::Heartbeat { server, outcome });
+        self.tell(proxy, Event::Heartbeat { server, epoch, outcome });
     }
 
     /// What the registration says is heard each time that it is renewed.
