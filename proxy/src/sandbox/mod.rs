@@ -42,7 +42,8 @@ pub struct Options {
     /// Semi-synchronous replication with an infinite timeout, and a start state from which no server writes by
     /// itself: what "lossless" needs.
     pub lossless: bool,
-    /// A server, by its place, whose data is on a disk of its own of so many MiB, for [`Server::fill_disk`]. For root, or with sudo, only.
+    /// A server, by its place, whose data is on a disk of its own of so many MiB, for [`Server::fill_disk`]. For root,
+    /// or with sudo, only.
     pub small_disk: Option<(usize, u64)>,
     /// Server options of all servers, such as `--max-connections=50`.
     pub options: Vec<String>,

@@ -329,7 +329,7 @@ impl Server {
     }
 
     /// Makes this server a replica of `source` and starts replication; `linked` puts a link between them that
-    /// [`Server::delay_replication`], [`Server::cut_replication`] and [`Server::silence_replication`] work on.
+    /// [`Server::delay_replication`] and the like work on.
     ///
     /// # Errors
     ///
