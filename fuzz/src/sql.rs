@@ -24,7 +24,7 @@ pub fn tokenizer(data: &[u8]) {
     let (chosen, sql) = option(data);
     let mode = mode(chosen);
     let mut end = 0;
-    for token in explain(sql, &mode).tokens {
+    for token in explain(sql, &mode, &Catalogue::default()).tokens {
         assert!(end <= token.range.start && token.range.start < token.range.end, "{token:?}");
         end = token.range.end;
     }
@@ -53,7 +53,7 @@ pub fn classify(data: &[u8]) {
         let after_others = used.classify(sql, &mode, &catalogue);
         let alone = Classifier::new([8; 32], 64).classify(sql, &mode, &catalogue);
         assert_eq!(after_others.intent, alone.intent, "{}", String::from_utf8_lossy(sql));
-        let explained = explain(sql, &mode);
+        let explained = explain(sql, &mode, &Catalogue::default());
         assert_eq!(*alone.intent, explained.intent);
         if explained.intent.kind == Kind::Read && explained.intent.target == Target::Replica {
             let first = explained

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::{Outcome, eventually};
 
 /// Of the sessions.
-pub const LEASE: Duration = Duration::from_secs(1);
+pub const LEASE: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The promises but those about time, of the same register as the proxies `one` and `other` see it, which is empty.

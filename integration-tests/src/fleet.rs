@@ -26,6 +26,8 @@ pub struct Layout {
     pub linked: bool,
     /// Each proxy has a wall clock of its own.
     pub own_clocks: bool,
+    /// How long a proxy's registration outlives it.
+    pub lease: Duration,
 }
 
 /// Proxies, and what they agree through.
@@ -60,7 +62,7 @@ impl Fleet {
     /// When something does not start.
     pub async fn start(sandbox: Arc<Sandbox>, layout: Layout, tables: &str) -> Result<Self, Failure> {
         let etcd = Etcd::start(layout.members).await?;
-        let client = etcd.client("watcher", LEASE)?;
+        let client = etcd.client("watcher", layout.lease)?;
         let heard = client.watch();
         let mut members = Vec::new();
         for _ in 0..layout.proxies {
@@ -179,7 +181,7 @@ impl Member {
             to_etcd.iter().map(|link| format!("\"http://127.0.0.1:{}\"", link.port())).collect();
         let coordination = format!(
             "[coordination]\nbackend = \"etcd\"\nlease = \"{}s\"\nendpoints = [{}]\n{tables}",
-            LEASE.as_secs(),
+            layout.lease.as_secs(),
             endpoints.join(", ")
         );
         let servers = if linked { linked_servers(sandbox, &to_servers) } else { sandbox.configuration() };
@@ -251,5 +253,4 @@ fn linked_servers(sandbox: &Sandbox, links: &[Link]) -> String {
     text
 }
 
-const LEASE: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(30);

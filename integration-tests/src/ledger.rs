@@ -4,7 +4,7 @@
 //! written down row by row, and every row is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Books {
     next_id: AtomicU64,
-    paused: AtomicU64,
+    paused: AtomicBool,
+    in_flight: AtomicUsize,
     acknowledged: Mutex<Vec<Acknowledged>>,
     failed: Mutex<Vec<Failed>>,
 }
@@ -119,9 +120,16 @@ impl Ledger {
         longest
     }
 
-    /// No statement is begun while paused; those that run go on.
-    pub fn pause(&self, paused: bool) {
-        self.books.paused.store(u64::from(paused), Ordering::SeqCst);
+    /// Lets no statement begin, and waits for the end of those that run.
+    pub async fn pause(&self) {
+        self.books.paused.store(true, Ordering::SeqCst);
+        eventually("no row is under way", LIMIT, async || self.books.in_flight.load(Ordering::SeqCst) == 0)
+            .await;
+    }
+
+    /// Lets writers go on.
+    pub fn go_on(&self) {
+        self.books.paused.store(false, Ordering::SeqCst);
     }
 
     /// What ended in an error.
@@ -184,7 +192,10 @@ async fn write(options: OptsBuilder, books: Arc<Books>, via: usize) {
     next.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         next.tick().await;
-        if books.paused.load(Ordering::SeqCst) != 0 {
+        // Said before it is asked whether to pause: who pauses sees one or the other.
+        books.in_flight.fetch_add(1, Ordering::SeqCst);
+        if books.paused.load(Ordering::SeqCst) {
+            books.in_flight.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
         let id = books.next_id.fetch_add(1, Ordering::Relaxed);
@@ -199,6 +210,7 @@ async fn write(options: OptsBuilder, books: Arc<Books>, via: usize) {
                 locked(&books.failed).push(Failed { via, error });
             }
         }
+        books.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -13,6 +13,7 @@ mod fleet;
 mod ledger;
 mod locks;
 mod proxy;
+mod rounds;
 mod stage;
 mod suite;
 mod traffic;
@@ -30,7 +31,8 @@ pub use self::fleet::{Fleet, Layout, Member};
 pub use self::ledger::{Ledger, Proof};
 pub use self::locks::Locks;
 pub use self::proxy::{Proxy, program};
-pub use self::stage::{Plan, Stage};
+pub use self::rounds::Rounds;
+pub use self::stage::{NO_OUTAGE, PATIENT, Plan, Stage};
 pub use self::suite::Suite;
 pub use self::traffic::{Load, Tally, Traffic, Write};
 
@@ -55,6 +57,28 @@ where
     let deadline = tokio::time::Instant::now() + limit;
     while !question().await {
         assert!(tokio::time::Instant::now() < deadline, "expected within {limit:?}: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// As [`eventually`], of something that is looked at; answers what it became.
+///
+/// # Panics
+///
+/// After `limit`, with what it was last.
+pub async fn becomes<T, F, A>(what: &str, limit: Duration, mut look: F, wanted: impl Fn(&T) -> bool) -> T
+where
+    T: std::fmt::Debug,
+    F: FnMut() -> A,
+    A: Future<Output = T>,
+{
+    let deadline = tokio::time::Instant::now() + limit;
+    loop {
+        let seen = look().await;
+        if wanted(&seen) {
+            return seen;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "expected within {limit:?}: {what}, got {seen:?}");
         tokio::time::sleep(POLL).await;
     }
 }

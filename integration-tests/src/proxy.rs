@@ -235,7 +235,8 @@ impl Proxy {
                 let servers = status["servers"].as_array();
                 let online = servers.is_some_and(|all| all.iter().all(|one| one["state"] == "online"));
                 let failover = &status["failover"];
-                online && failover["phase"] == "STABLE" && failover["durability"] == durability
+                let stable = failover["phase"] == "STABLE" && failover["unready"].is_null();
+                online && stable && failover["durability"] == durability
             })
         })
         .await;

@@ -29,6 +29,12 @@ impl Plan {
     }
 }
 
+/// For tests that are not about outages: a busy machine must not look like one.
+pub const NO_OUTAGE: &str = "[monitor]\ntimeout = \"3s\"\n";
+
+/// A write is held until a server or etcd has been started again, on any machine.
+pub const PATIENT: &str = "[routing]\nhold_timeout = \"50s\"\n";
+
 /// Servers and proxy, each started when first asked for.
 #[derive(Debug)]
 pub struct Stage {

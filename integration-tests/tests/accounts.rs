@@ -16,7 +16,9 @@ use tokio::sync::watch;
 
 /// Within this time everything that is waited for has happened.
 const LIMIT: Duration = Duration::from_secs(10);
-/// An account that a client asks for is known after this time, the making of the account not counted.
+/// Who asks waits for one reading of the accounts, and not for the next one that is due.
+const ASKED_WITHIN: Duration = Duration::from_secs(5);
+/// Much longer than reading the accounts takes.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 fn main() {
@@ -137,7 +139,7 @@ async fn changes_are_known(stage: Arc<Stage>) -> Outcome {
     server.run(&["CREATE USER fresh@'%' IDENTIFIED BY 'one'"]).await?;
     let asked = Instant::now();
     assert!(mirror.users.refresh_for(&here()).await);
-    assert!(asked.elapsed() < AT_ONCE, "read after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < ASKED_WITHIN, "read after {:?}", asked.elapsed());
     let first = mirror.find("fresh").expect("the new account");
 
     server.run(&["ALTER USER fresh@'%' IDENTIFIED BY 'two'"]).await?;

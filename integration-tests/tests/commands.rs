@@ -1,6 +1,7 @@
 //! The commands that move the primary's place: what they say, what they change, and how they end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -138,12 +139,29 @@ async fn refused(stage: Arc<Stage>) -> Outcome {
     Ok(())
 }
 
+/// A planned move. One is undone where the primary takes half a second to become read-only, as on a machine that stands
+/// still for that long: then once more, but that is no rule.
+async fn moves(stage: &Stage, arguments: &[&str]) -> Result<Ran, Failure> {
+    let ran = order(stage, arguments).await?;
+    let is_late = ran.err.contains(LATE) || ran.out.contains(LATE);
+    if ran.code != ROLLED_BACK || !is_late || UNDONE.swap(true, Ordering::SeqCst) {
+        return Ok(ran);
+    }
+    settled(stage).await?;
+    order(stage, arguments).await
+}
+
+/// Of all moves one has been undone.
+static UNDONE: AtomicBool = AtomicBool::new(false);
+const LATE: &str = "read_only did not come into effect within";
+const ROLLED_BACK: i32 = 4;
+
 async fn promote(stage: Arc<Stage>) -> Outcome {
     settled(&stage).await?;
     let to = replica(&stage).await?;
     let mut client = stage.client().await?;
     client.query_drop("SET @kept = 7").await?;
-    let ran = order(&stage, &["promote", to.name(), "--yes"]).await?;
+    let ran = moves(&stage, &["promote", to.name(), "--yes"]).await?;
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     assert!(ran.out.contains(&format!("{} is the primary of epoch", to.name())), "{}", ran.out);
     for phase in ["writes are held", "is chosen", "promote on", "writes go on, after"] {
@@ -161,7 +179,7 @@ async fn promote(stage: Arc<Stage>) -> Outcome {
 async fn switchover(stage: Arc<Stage>) -> Outcome {
     settled(&stage).await?;
     let from = primary(&stage).await?;
-    let ran = order(&stage, &["switchover", "--yes", "-o", "json"]).await?;
+    let ran = moves(&stage, &["switchover", "--yes", "-o", "json"]).await?;
     let json = ran.json()?;
     assert_eq!((ran.code, &json["state"]), (0, &"done".into()), "{json}");
     assert_eq!(json["apiVersion"], "pointsman/v1");
@@ -170,7 +188,7 @@ async fn switchover(stage: Arc<Stage>) -> Outcome {
     assert_eq!(json["plan"]["to"], primary(&stage).await?.name());
     settled(&stage).await?;
     let to = replica(&stage).await?;
-    let named = order(&stage, &["switchover", "--to", to.name(), "--yes", "-o", "yaml"]).await?;
+    let named = moves(&stage, &["switchover", "--to", to.name(), "--yes", "-o", "yaml"]).await?;
     assert_eq!(named.code, 0, "{}", named.err);
     assert!(named.out.contains("state: done"), "{}", named.out);
     assert_eq!(primary(&stage).await?.name(), to.name());
@@ -188,7 +206,7 @@ async fn state_lost(stage: Arc<Stage>) -> Outcome {
         client.query_drop(sql).await?;
         clients.push(client);
     }
-    let ran = order(&stage, &["switchover", "--yes"]).await?;
+    let ran = moves(&stage, &["switchover", "--yes"]).await?;
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     for (client, sql) in
         clients.iter_mut().zip(["SELECT * FROM held", "SELECT IS_USED_LOCK('held')", "SELECT @held"])
@@ -222,7 +240,7 @@ async fn maintenance(stage: Arc<Stage>) -> Outcome {
     let off = order(&stage, &["maintenance", "off", server.name()]).await?;
     assert_eq!(off.code, 0, "{}", off.err);
     eventually("it is over", LIMIT, async || in_maintenance(&stage).await.is_empty()).await;
-    let short = order(&stage, &["maintenance", "on", server.name(), "--for", "1s", "-o", "json"]).await?;
+    let short = order(&stage, &["maintenance", "on", server.name(), "--for", "5s", "-o", "json"]).await?;
     assert_eq!(short.json()?["state"], "done", "{}", short.err);
     eventually("it has begun", LIMIT, async || !in_maintenance(&stage).await.is_empty()).await;
     eventually("it has ended by itself", LIMIT, async || in_maintenance(&stage).await.is_empty()).await;

@@ -69,7 +69,7 @@ async fn asked_then_terminated(stage: Arc<Stage>) -> Outcome {
 
 async fn not_ready_first(stage: Arc<Stage>) -> Outcome {
     let sandbox = stage.sandbox().await?;
-    let proxy = Proxy::start(&sandbox, "[drain]\ndelay = \"3s\"\ntimeout = \"10s\"\n").await?;
+    let proxy = Proxy::start(&sandbox, "[drain]\ndelay = \"8s\"\ntimeout = \"10s\"\n").await?;
     proxy.signal(Signal::SIGTERM).await?;
     eventually("not ready", LIMIT, async || {
         proxy.get("/readyz").await.is_ok_and(|(status, _)| status == 503)

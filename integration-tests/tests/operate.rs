@@ -18,6 +18,7 @@ fn main() {
         suite.test(&stage, "status keeps its contract and its exit codes", status);
         suite.test(&stage, "metrics count what clients do", metrics);
         suite.test(&stage, "sessions show their pins", sessions);
+        suite.test(&stage, "explain asks a live session", explain_session);
         suite.test(&stage, "slow statements are logged without their values", slow_statements);
         suite.test(&stage, "a drained server gets no reads", drain_server);
         suite.test(&stage, "changes need the socket or the token", changes_need_a_door);
@@ -27,6 +28,7 @@ fn main() {
     let stage = suite.stage(Plan::new(Flavour::Mariadb));
     suite.test(&stage, "a wrong configuration never starts, with every fault", wrong_configuration);
     suite.test(&stage, "explain answers every line once", explain_lines);
+    suite.test(&stage, "explain does not wait for a session without end", explain_busy_session);
     suite.run()
 }
 
@@ -324,6 +326,77 @@ async fn explain_lines(_stage: Arc<Stage>) -> Outcome {
     assert_eq!(targets.len(), lines.len(), "{}", ran.out);
     assert_eq!((targets[0].as_str(), targets[2].as_str()), ("\"replica\"", "\"primary\""));
     assert_eq!(targets[3], "\"replica\"");
+    Ok(())
+}
+
+/// What `pointsman explain` says that this session would do with a statement.
+async fn explained(endpoint: &str, session: u32, sql: &str) -> Result<Value, Failure> {
+    let id = session.to_string();
+    let args = ["explain", "-o", "json", "--tokens", "--session", &id, "--endpoint", endpoint, sql];
+    let ran = run(&args, "").await?;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    ran.json()
+}
+
+async fn explain_session(stage: Arc<Stage>) -> Outcome {
+    const READ: &str = "SELECT \"id\" FROM sandbox";
+    all_online(&stage).await?;
+    let (endpoint, sandbox) = (endpoint(&stage).await?, stage.sandbox().await?);
+    let primary = sandbox.primary().name();
+    let mut client = stage.client().await?;
+    let id: u32 = client.query_first("SELECT CONNECTION_ID()").await?.ok_or("no id")?;
+    let ask = async |sql: &str| explained(&endpoint, id, sql).await;
+    let told = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+
+    let read = ask(READ).await?;
+    assert!(sandbox.replicas().iter().any(|replica| replica.name() == told(&read, "server")), "{read}");
+    assert_eq!((told(&read, "target").as_str(), told(&read, "route").as_str()), ("replica", "pure read"));
+    assert_eq!(ask("DELETE FROM sandbox").await?["server"], primary);
+
+    // What its session has set decides how a statement is read, and where it goes.
+    let class = |value: &Value| value["tokens"][1]["class"].clone();
+    assert_eq!(class(&read), "string", "{read}");
+    client.query_drop("SET sql_mode = 'ANSI_QUOTES'").await?;
+    let read = ask(READ).await?;
+    assert_eq!(class(&read), "name", "{read}");
+    client.query_drop("SET autocommit = 0").await?;
+    let read = ask(READ).await?;
+    assert_eq!((&read["server"], &read["route"]), (&primary.into(), &"autocommit is off".into()), "{read}");
+    client.query_drop("SET autocommit = 1").await?;
+    client.query_drop("BEGIN").await?;
+    client.query_drop("SELECT * FROM sandbox FOR UPDATE").await?;
+    let read = ask(READ).await?;
+    assert!(read["server"] == primary && told(&read, "route").contains("transaction"), "{read}");
+    client.query_drop("ROLLBACK").await?;
+
+    let own = ask("SET pointsman_consistency = 'eventual'").await?;
+    assert!(own["server"].is_null() && told(&own, "route").contains("Pointsman"), "{own}");
+    assert_eq!(ask("CREATE TABLE asked_about (id INT)").await?["server"], primary);
+    let made: Option<String> = client.query_first("SHOW TABLES LIKE 'asked_about'").await?;
+    assert_eq!(made, None, "what was asked about has run");
+    drop(client);
+    eventually("a session that is gone is named", LIMIT, async || {
+        let args = ["explain", "--session", &id.to_string(), "--endpoint", &endpoint, "SELECT 1"];
+        run(&args, "").await.is_ok_and(|ran| ran.code == 3 && ran.err.contains("there is no session"))
+    })
+    .await;
+    Ok(())
+}
+
+async fn explain_busy_session(stage: Arc<Stage>) -> Outcome {
+    all_online(&stage).await?;
+    let endpoint = endpoint(&stage).await?;
+    let mut client = stage.client().await?;
+    let id: u32 = client.query_first("SELECT CONNECTION_ID()").await?.ok_or("no id")?;
+    let sleeping = tokio::spawn(async move { client.query_drop("DO SLEEP(15)").await });
+    eventually("the statement runs", LIMIT, async || {
+        session_of(&endpoint, &id.into()).await.is_ok_and(|session| session["state"] == "running")
+    })
+    .await;
+    let ran =
+        run(&["explain", "--session", &id.to_string(), "--endpoint", &endpoint, "SELECT 1"], "").await?;
+    assert!(ran.code == 3 && ran.err.contains("between statements"), "{} {}", ran.code, ran.err);
+    sleeping.abort();
     Ok(())
 }
 

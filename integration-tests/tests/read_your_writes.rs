@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::APP;
-use pointsman_integration_tests::{FLAVOURS, Outcome, Plan, Proxy, Stage, Suite};
+use pointsman_integration_tests::{FLAVOURS, NO_OUTAGE, Outcome, Plan, Proxy, Stage, Suite};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use tokio::task::JoinSet;
 
@@ -16,6 +16,7 @@ fn main() {
     for flavour in FLAVOURS {
         let mut plan = Plan::new(flavour);
         plan.sandbox.linked = true;
+        plan.configuration = NO_OUTAGE.to_owned();
         let stage = suite.stage(plan);
         suite.test(&stage, "10,000 pairs with replicas 200 ms behind", pairs_far_behind);
         suite.test(&stage, "10,000 pairs at a lag of 20 ms, 90 % read on replicas", pairs_close_behind);
@@ -33,12 +34,15 @@ async fn pairs_far_behind(stage: Arc<Stage>) -> Outcome {
 }
 
 async fn pairs_close_behind(stage: Arc<Stage>) -> Outcome {
-    let primary = stage.sandbox().await?.primary().clone();
-    let before = primary.counter("Com_select").await?;
+    let proxy = stage.proxy().await?;
+    let name = stage.sandbox().await?.primary().name().to_owned();
+    // The server's own counters have the monitor's questions, too, the more of them the slower the machine.
+    let metric = format!("pointsman_queries_total{{server=\"{name}\",kind=\"read\"}}");
+    let before = proxy.metric(&metric).await?;
     let outcome = delayed_pairs(&stage, Duration::from_millis(20)).await;
     delay(&stage, Duration::ZERO).await?;
-    let on_primary = primary.counter("Com_select").await? - before;
-    assert!(on_primary <= PAIRS / 10, "the primary answered {on_primary} SELECTs, the monitor's included");
+    let on_primary = proxy.metric(&metric).await? - before;
+    assert!(on_primary <= PAIRS as f64 / 10.0, "the primary answered {on_primary} reads");
     outcome
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::{APP, Logged, Server};
-use pointsman_integration_tests::{FLAVOURS, Failure, Flavour, Outcome, Plan, Stage, Suite};
+use pointsman_integration_tests::{FLAVOURS, Failure, Flavour, NO_OUTAGE, Outcome, Plan, Stage, Suite};
 use tokio::process::Command;
 
 fn main() {
     let mut suite = Suite::new();
     for flavour in FLAVOURS {
-        let stage = suite.stage(Plan::new(flavour));
+        let stage = suite.stage(Plan { configuration: NO_OUTAGE.to_owned(), ..Plan::new(flavour) });
         suite.test(&stage, "95 % of autocommit reads are answered by replicas", reads_spread);
         suite.test(&stage, "every replica takes its share", replicas_share);
         suite.test(&stage, "writes and transactions stay on the primary", writes_stay);

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_integration_tests::sandbox::{APP, Sandbox};
-use pointsman_integration_tests::{FLAVOURS, Failure, Outcome, Plan, Stage, Suite};
+use pointsman_integration_tests::{FLAVOURS, Failure, NO_OUTAGE, Outcome, Plan, Stage, Suite};
 use tokio::process::Command;
 
 fn main() {
     let mut suite = Suite::new();
     for flavour in FLAVOURS {
         let mut plan = Plan::new(flavour);
+        plan.configuration = NO_OUTAGE.to_owned();
         plan.sandbox.options.push("--max-prepared-stmt-count=100000".to_owned());
         let stage = suite.stage(plan);
         suite.test(&stage, "sysbench point select as text", |stage| {

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod counters;
 pub mod error;
 pub mod exchange;
+pub mod explanation;
 pub mod failover;
 pub mod fences;
 pub mod lifecycle;

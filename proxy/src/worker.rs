@@ -29,7 +29,7 @@ use crate::session;
 use crate::shared::Shared;
 use crate::slow_log::SlowLog;
 
-pub use self::slot::{Order, SessionView, Slot};
+pub use self::slot::{Explained, Order, Question, Reply, SessionView, Slot};
 
 /// Statements whose intent a worker remembers.
 const CLASSIFIER_SLOTS: usize = 8192;
@@ -53,6 +53,12 @@ pub enum Message {
     Holders(mpsc::UnboundedSender<Vec<((ServerId, u32), u32)>>),
     /// List the sessions.
     Sessions(oneshot::Sender<Vec<SessionView>>),
+    /// Tell where this session would send a statement, as soon as it waits for its client.
+    Explain {
+        session: u32,
+        sql: Arc<[u8]>,
+        answer: mpsc::UnboundedSender<Reply>,
+    },
     /// Count the pinned sessions by reason.
     Pins(oneshot::Sender<BTreeMap<&'static str, u64>>),
     /// End what runs on a server whose fence has been raised; answered when nothing more can be passed on from it.
@@ -347,6 +353,11 @@ fn on_message(worker: &Rc<Worker>, message: Message, load: &Arc<AtomicUsize>) {
         Message::Sessions(answer) => {
             // The asker may have given up.
             drop(answer.send(worker.slots.borrow().values().map(|slot| slot.show()).collect()));
+        }
+        Message::Explain { session, sql, answer } => {
+            if let Some(slot) = worker.slots.borrow().get(&session) {
+                slot.ask(Question { sql, answer });
+            }
         }
         Message::Pins(answer) => {
             let mut pins = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use pointsman_router::classify::{Mode, explain};
+use pointsman_router::classify::{Catalogue, Mode, explain};
 use pointsman_router::intent::{Flavour, Target};
 
 /// One line of a file: what is expected, and the statement.
@@ -60,7 +60,7 @@ fn pure_reads_go_to_replicas() {
         let mut missed = String::new();
         let (mut all, mut recognised) = (0_u32, 0_u32);
         for case in cases.iter().filter(|case| case.expected == "both" || case.expected == name) {
-            let intent = explain(&case.sql, &mode(flavour)).intent;
+            let intent = explain(&case.sql, &mode(flavour), &Catalogue::default()).intent;
             all += 1;
             if matches!(intent.target, Target::Replica | Target::Any) {
                 recognised += 1;
@@ -86,7 +86,7 @@ fn nothing_else_goes_to_replicas() {
             if flavour_wanted != "both" && flavour_wanted != name {
                 continue;
             }
-            let intent = explain(&case.sql, &mode(flavour)).intent;
+            let intent = explain(&case.sql, &mode(flavour), &Catalogue::default()).intent;
             if intent.target.name() != target {
                 let (got, kind, sql) =
                     (intent.target.name(), intent.kind.name(), String::from_utf8_lossy(&case.sql));

@@ -106,7 +106,7 @@ fn modes() -> impl Strategy<Value = Mode> {
 }
 
 fn goes_to_replica(sql: &[u8], mode: &Mode) -> bool {
-    let target = explain(sql, mode).intent.target;
+    let target = explain(sql, mode, &Catalogue::default()).intent.target;
     matches!(target, Target::Replica | Target::Any)
 }
 
@@ -117,7 +117,7 @@ fn exercise(sql: &[u8], mode: &Mode) -> Result<(), TestCaseError> {
     let first = classifier.classify(sql, mode, &catalogue);
     let again = classifier.classify(sql, mode, &catalogue);
     prop_assert_eq!(&first.intent, &again.intent);
-    let explanation = explain(sql, mode);
+    let explanation = explain(sql, mode, &Catalogue::default());
     prop_assert_eq!(&*first.intent, &explanation.intent);
     let mut end = 0;
     for token in &explanation.tokens {
@@ -151,7 +151,7 @@ proptest! {
         let other_case: Vec<_> = texts.iter().map(|sql| sql.to_ascii_lowercase()).collect();
         for sql in texts.iter().chain(&texts).chain(&other_case) {
             let cached = classifier.classify(sql.as_bytes(), &mode, &Catalogue::default());
-            let fresh = explain(sql.as_bytes(), &mode).intent;
+            let fresh = explain(sql.as_bytes(), &mode, &Catalogue::default()).intent;
             prop_assert_eq!(&*cached.intent, &fresh, "{}", sql);
         }
     }
@@ -182,7 +182,7 @@ fn rewritings() -> impl Strategy<Value = Vec<(prop::sample::Index, Rewriting)>> 
 
 /// Rewrites a statement between its tokens, or the case of its words.
 fn rewrite(sql: &[u8], mode: &Mode, rewritings: &[(prop::sample::Index, Rewriting)]) -> Vec<u8> {
-    let tokens = explain(sql, mode).tokens;
+    let tokens = explain(sql, mode, &Catalogue::default()).tokens;
     if tokens.is_empty() {
         return sql.to_vec();
     }
@@ -245,11 +245,11 @@ proptest! {
         let (_, sql) = &cases[index.index(cases.len())];
         let addition = [" FOR UPDATE ", " , f(1) ", " INTO @x ", " @x := 1 ", " ; DELETE FROM t ", " , GET_LOCK('a', 1) "][which];
         let mode = Mode { multi_statements: true, ..Mode::default() };
-        let tokens = explain(sql, &mode).tokens;
+        let tokens = explain(sql, &mode, &Catalogue::default()).tokens;
         let place = &tokens[at.index(tokens.len())];
         let mut text = sql.clone();
         text.splice(place.range.end..place.range.end, addition.bytes());
-        let after = explain(&text, &mode);
+        let after = explain(&text, &mode, &Catalogue::default());
         // What was put behind a point or into a comment for the rest of the line is a part of that.
         let inside = place.note.is_empty() && sql.get(place.range.clone()) == Some(b".");
         if !inside {
@@ -358,6 +358,6 @@ fn bulk_inserts_are_read_in_time() {
     }
     let hidden = format!("INSERT INTO t VALUES {rows}(1, 'x', NULL, 2); CREATE TEMPORARY TABLE x (a INT)");
     let mode = Mode { multi_statements: true, ..Mode::default() };
-    let intent = explain(hidden.as_bytes(), &mode).intent;
+    let intent = explain(hidden.as_bytes(), &mode, &Catalogue::default()).intent;
     assert_eq!(intent.kind.name(), "multi");
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use pointsman_integration_tests::{Failure, Outcome, Stage};
+use pointsman_integration_tests::{Failure, Outcome, Stage, eventually};
 use pointsman_protocol::capability::Capabilities;
 use pointsman_protocol::packet::MAX_PAYLOAD;
 use pointsman_protocol::response::PrepareOk;
 
 use super::fixtures::{PING, framed};
 use super::wire::{Wire, error_code};
-use super::{Bystander, MEMORY_MIB, alive};
+use super::{Bystander, LOGGED_WITHIN, MEMORY_MIB, alive};
 
 /// Each with its name.
 fn statements() -> Vec<(&'static str, Vec<u8>)> {
@@ -121,7 +121,10 @@ pub(super) async fn miscounted(stage: Arc<Stage>) -> Outcome {
     // In the middle of a definition no error can be told.
     let code = wire.ended().await?;
     assert!(matches!(code, None | Some(1835)), "ended with {code:?}");
-    assert!(bystander.proxy.log().contains("cannot be followed: expected EOF after column definitions"));
+    eventually("the log says why", LOGGED_WITHIN, async || {
+        bystander.proxy.log().contains("cannot be followed: expected EOF after column definitions")
+    })
+    .await;
     // Here it counts none, and what follows must not be taken for the answer to anything.
     let mut wire = Wire::logged_in(bystander.proxy.port(), Capabilities::empty()).await?;
     wire.send(&prepare(65_536)).await;

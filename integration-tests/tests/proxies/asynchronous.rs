@@ -1,29 +1,27 @@
 //! Without acknowledgements from replicas: what any proxy has acknowledged is known to all, and leases count.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::APP;
-use pointsman_integration_tests::{Outcome, Stage, eventually};
+use pointsman_integration_tests::{Layout, Outcome, Stage, eventually};
 use pointsman_router::failover::Phase;
 use tokio::time::Instant;
 
 use crate::coordinator::{find_again, lose};
-use crate::{RESUMED_WITHIN, Scene, TWO};
+use crate::{LIMIT, RESUMED_WITHIN, SHORT_LEASE, Scene, TWO};
 
 /// How a failover says what it waits for; the GTIDs follow.
 const LACKS: &str = "acknowledged and not found on any server that was reached: 0-1-";
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// The replicas have everything when the primary dies.
 pub(crate) async fn killed(stage: Arc<Stage>) -> Outcome {
     let scene = Scene::set(&stage, TWO).await?;
-    scene.ledger.pause(true);
+    scene.ledger.pause().await;
     scene.fleet.sandbox.caught_up(LIMIT).await?;
     let killed = Instant::now();
     scene.fleet.primary()?.kill().await?;
-    scene.ledger.pause(false);
+    scene.ledger.go_on();
     let pause = scene.resumes(&scene.all(), killed).await;
     assert!(pause < RESUMED_WITHIN, "{pause:?}");
     let proof = scene.prove().await?;
@@ -35,7 +33,7 @@ pub(crate) async fn killed(stage: Arc<Stage>) -> Outcome {
 /// A row that only the primary has, acknowledged through the proxy that does not act, is waited for.
 pub(crate) async fn only_on_the_primary(stage: Arc<Stage>) -> Outcome {
     let scene = Scene::set(&stage, TWO).await?;
-    scene.ledger.pause(true);
+    scene.ledger.pause().await;
     scene.fleet.sandbox.caught_up(LIMIT).await?;
     for replica in scene.fleet.sandbox.replicas() {
         replica.cut_replication(true).await;
@@ -46,18 +44,13 @@ pub(crate) async fn only_on_the_primary(stage: Arc<Stage>) -> Outcome {
     drop(client);
     let primary = scene.fleet.primary()?;
     primary.kill().await?;
-    let record = scene.fleet.record_becomes("FENCING", |record| record.phase == Phase::Fencing).await;
-    let actor = scene.fleet.by_name(&record.actor.0).ok_or("an unknown actor")?;
-    eventually("the missing transaction is named", LIMIT, async || {
-        let status = scene.fleet.members[actor].proxy.status().await.unwrap_or_default();
-        status["failover"]["held"].as_str().is_some_and(|reason| reason.contains(LACKS))
-    })
-    .await;
+    scene.fleet.record_becomes("FENCING", |record| record.phase == Phase::Fencing).await;
+    scene.held(LACKS).await;
     for replica in scene.fleet.sandbox.replicas() {
         replica.cut_replication(false).await;
     }
     primary.start().await?;
-    scene.ledger.pause(false);
+    scene.ledger.go_on();
     scene.ledger.goes_on(&scene.all()).await;
     let rows: Vec<u64> =
         scene.fleet.primary()?.rows("SELECT COUNT(*) FROM app.ledger WHERE id = 4000000000").await?;
@@ -68,7 +61,7 @@ pub(crate) async fn only_on_the_primary(stage: Arc<Stage>) -> Outcome {
 
 /// Without the coordinator nobody knows whether another server was promoted: writes wait, reads do not.
 pub(crate) async fn etcd_stopped(stage: Arc<Stage>) -> Outcome {
-    let scene = Scene::set(&stage, TWO).await?;
+    let scene = Scene::set(&stage, Layout { lease: SHORT_LEASE, ..TWO }).await?;
     lose(&scene).await?;
     for member in &scene.fleet.members {
         eventually("writes are held at the end of the lease", LIMIT, async || {

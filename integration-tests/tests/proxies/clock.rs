@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use pointsman_integration_tests::{Layout, Outcome, Stage};
 use tokio::time::Instant;
 
-use crate::{RESUMED_WITHIN, Scene, TWO};
+use crate::{SHORT_LEASE, Scene, TWO};
 
 pub(crate) async fn jumps(stage: Arc<Stage>) -> Outcome {
-    let scene = Scene::set(&stage, Layout { own_clocks: true, ..TWO }).await?;
+    let scene = Scene::set(&stage, Layout { own_clocks: true, lease: SHORT_LEASE, ..TWO }).await?;
     let before = scene.fleet.record().ok_or("no record")?;
     // Whoever acts in the end, its clock is wrong by an hour.
     for (wrong, seconds) in [(0, HOUR), (0, -HOUR), (1, HOUR)] {
@@ -23,7 +23,7 @@ pub(crate) async fn jumps(stage: Arc<Stage>) -> Outcome {
     let killed = Instant::now();
     scene.fleet.primary()?.kill().await?;
     let pause = scene.resumes(&scene.all(), killed).await;
-    assert!(pause < RESUMED_WITHIN, "{pause:?}");
+    assert!(pause < SHORT_LEASE, "{pause:?}");
     let proof = scene.prove().await?;
     assert_eq!(proof.epochs.len(), 2, "{proof:?}");
     scene.ledger.few_failed(&scene.all(), 1);

@@ -8,10 +8,10 @@ use pointsman_integration_tests::sandbox::APP;
 use pointsman_integration_tests::{Layout, Outcome, Stage, eventually};
 use tokio::time::Instant;
 
-use crate::{RESUMED_WITHIN, Scene, TWO};
+use crate::{LIMIT, RESUMED_WITHIN, SHORT_LEASE, Scene, TWO};
 
+const SHORT: Layout = Layout { lease: SHORT_LEASE, ..TWO };
 const THREE_MEMBERS: Layout = Layout { members: 3, ..TWO };
-const LIMIT: Duration = Duration::from_secs(30);
 /// Twice a lease: whoever would stop at its end has stopped.
 const WITHOUT_FOR: Duration = Duration::from_secs(6);
 /// An election of etcd takes up to a second, and an actor waits as long for a lost swap.
@@ -66,7 +66,7 @@ pub(crate) async fn find_again(scene: &Scene) -> Outcome {
 }
 
 pub(crate) async fn stopped(stage: Arc<Stage>) -> Outcome {
-    let scene = Scene::set(&stage, TWO).await?;
+    let scene = Scene::set(&stage, SHORT).await?;
     let before = scene.fleet.record().ok_or("no record")?;
     let began = Instant::now();
     lose(&scene).await?;
@@ -82,7 +82,7 @@ pub(crate) async fn stopped(stage: Arc<Stage>) -> Outcome {
 }
 
 pub(crate) async fn stopped_then_killed(stage: Arc<Stage>) -> Outcome {
-    let scene = Scene::set(&stage, TWO).await?;
+    let scene = Scene::set(&stage, SHORT).await?;
     let before = scene.fleet.record().ok_or("no record")?;
     lose(&scene).await?;
     scene.fleet.primary()?.kill().await?;

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pointsman_integration_tests::{Locks, Outcome, Stage, eventually};
+use pointsman_integration_tests::{Layout, Locks, Outcome, Stage, eventually};
 use pointsman_router::failover::{Phase, Record};
 use tokio::time::Instant;
 
-use crate::{RESUMED_WITHIN, Scene, TWO};
+use crate::{LIMIT, RESUMED_WITHIN, SHORT_LEASE, Scene, TWO};
 
 /// Replicas cannot apply what they have received, so nobody is chosen.
 const HOLDS_FENCING: &str = "LOCK TABLES app.ledger WRITE";
 /// The candidate cannot write the row of its epoch.
 const HOLDS_CHOSEN: &str = "LOCK TABLES pointsman.epoch READ";
-/// How long another proxy takes to see that the actor has fallen silent and to take its place.
-const TAKEN_OVER_WITHIN: Duration = Duration::from_millis(1500);
-const LIMIT: Duration = Duration::from_secs(30);
+/// Another proxy sees that the actor has fallen silent and takes its place, without a wait for its lease of three seconds or
+/// more.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_millis(2800);
 
 /// Kills the primary and waits for `phase`, which the locks hold; answers the record and which proxy acts.
 async fn held_in(
@@ -67,7 +67,7 @@ pub(crate) async fn chosen(stage: Arc<Stage>) -> Outcome {
 pub(crate) async fn active(stage: Arc<Stage>) -> Outcome {
     let scene = Scene::set(&stage, TWO).await?;
     // The actor hears late that its swap to ACTIVE was won, and is killed before it does.
-    scene.fleet.members.iter().for_each(|member| member.delay_etcd(Duration::from_millis(150)));
+    scene.fleet.members.iter().for_each(|member| member.delay_etcd(Duration::from_millis(300)));
     let (before, actor) = held_in(&scene, Phase::Active).await?;
     scene.fleet.members[actor].kill().await?;
     let killed = Instant::now();
@@ -80,7 +80,7 @@ pub(crate) async fn active(stage: Arc<Stage>) -> Outcome {
 }
 
 pub(crate) async fn frozen(stage: Arc<Stage>) -> Outcome {
-    let scene = Scene::set(&stage, TWO).await?;
+    let scene = Scene::set(&stage, Layout { lease: SHORT_LEASE, ..TWO }).await?;
     let locks = Locks::take(scene.fleet.sandbox.replicas(), HOLDS_FENCING).await?;
     let (before, actor) = held_in(&scene, Phase::Fencing).await?;
     let proxy = &scene.fleet.members[actor].proxy;
@@ -90,7 +90,6 @@ pub(crate) async fn frozen(stage: Arc<Stage>) -> Outcome {
     locks.release().await?;
     scene.resumes(&scene.all_but(actor), released).await;
     scene.fleet.record_becomes("STABLE", |record| record.phase == Phase::Stable).await;
-    // Five seconds and more: its lease has run out as well.
     eventually("the frozen proxy's lease runs out", LIMIT, async || {
         scene.fleet.ranks().await.is_ok_and(|ranks| !ranks.contains(&actor))
     })

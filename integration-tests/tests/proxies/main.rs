@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use pointsman_integration_tests::sandbox::Options;
 use pointsman_integration_tests::{
-    Failure, Flavour, Fleet, Layout, Ledger, Outcome, Plan, Proof, Stage, Suite,
+    Failure, Flavour, Fleet, Layout, Ledger, Outcome, PATIENT, Plan, Proof, Stage, Suite, becomes,
 };
 use tokio::time::Instant;
 
@@ -51,8 +51,10 @@ fn main() {
         suite.test(&stage, name, test);
     };
     add("6: the primary is cut off from everything", |stage| Box::pin(split::primary_alone(stage)));
+    add("7: all proxies are cut off from the primary", |stage| Box::pin(cut::all_proxies(stage)));
     add("8: the primary is cut off from its replicas", |stage| Box::pin(split::without_replicas(stage)));
     add("9: what the replicas acknowledge is lost on the way", |stage| Box::pin(split::unheard(stage)));
+    add("11: what the primary sends is late", |stage| Box::pin(cut::late(stage)));
     add("32: the network falls apart, the primary on the smaller side", |stage| {
         Box::pin(split::primary_in_the_minority(stage))
     });
@@ -80,7 +82,10 @@ fn lossless(flavour: Flavour) -> Plan {
 }
 
 /// Two proxies and one member of etcd.
-const TWO: Layout = Layout { proxies: 2, members: 1, linked: false, own_clocks: false };
+const TWO: Layout =
+    Layout { proxies: 2, members: 1, linked: false, own_clocks: false, lease: Duration::from_secs(10) };
+/// The default one, where its end is waited for.
+const SHORT_LEASE: Duration = Duration::from_secs(3);
 
 /// A fleet, and writers at each of its proxies that are at work.
 struct Scene {
@@ -90,7 +95,7 @@ struct Scene {
 
 impl Scene {
     async fn set(stage: &Stage, layout: Layout) -> Result<Self, Failure> {
-        let fleet = Fleet::start(stage.sandbox().await?, layout, "").await?;
+        let fleet = Fleet::start(stage.sandbox().await?, layout, PATIENT).await?;
         let ledger = Ledger::start(&*fleet.primary()?, &fleet.options(), WRITERS).await?;
         let scene = Self { fleet, ledger };
         scene.ledger.goes_on(&scene.all()).await;
@@ -114,6 +119,29 @@ impl Scene {
         longest
     }
 
+    /// Waits until a proxy holds writes because of this.
+    async fn held(&self, why: &str) {
+        let look = async || {
+            let mut said = Vec::new();
+            for member in &self.fleet.members {
+                let status = member.proxy.status().await.unwrap_or_default();
+                said.push(status["failover"]["held"].as_str().unwrap_or_default().to_owned());
+            }
+            said
+        };
+        let wanted = |said: &Vec<String>| said.iter().any(|reason| reason.contains(why));
+        becomes(&format!("a proxy holds writes because of {why:?}"), LIMIT, look, wanted).await;
+    }
+
+    /// Writes go on through all proxies, on the primary that there was, after so many faults.
+    async fn stays(&self, faults: usize) -> Outcome {
+        self.ledger.goes_on(&self.all()).await;
+        let proof = self.prove().await?;
+        assert_eq!(proof.epochs.len(), 1, "{proof:?}");
+        self.ledger.few_failed(&self.all(), faults);
+        Ok(())
+    }
+
     /// Holds all rows against the primary of the record.
     async fn prove(&self) -> Result<Proof, Failure> {
         let proof = self.ledger.prove(&*self.fleet.primary()?).await?;
@@ -134,7 +162,8 @@ async fn primary_killed(stage: Arc<Stage>, proxies: usize) -> Outcome {
     Ok(())
 }
 
+const LIMIT: Duration = Duration::from_secs(30);
 /// Writers at each proxy.
 const WRITERS: usize = 3;
-/// Far below any lease, and far above what a busy machine needs: a wait for a lease would be found.
-const RESUMED_WITHIN: Duration = Duration::from_millis(2500);
+/// Below the lease of [`TWO`], and far above what a busy machine needs: a wait for a lease would be found.
+const RESUMED_WITHIN: Duration = Duration::from_millis(4500);

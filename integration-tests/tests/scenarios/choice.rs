@@ -66,4 +66,4 @@ async fn follows(primary: &Server, replica: &Server) -> Outcome {
 }
 
 /// One more change of the source than elsewhere, and the connection to it.
-const CAUGHT_UP_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
+const CAUGHT_UP_WITHIN: std::time::Duration = std::time::Duration::from_secs(8);

@@ -49,13 +49,13 @@ async fn full_at_rest(stage: Arc<Stage>) -> Outcome {
     scene.ready().await;
     let primary = scene.sandbox.primary();
     primary.run(&["CREATE TABLE app.small (id INT PRIMARY KEY)"]).await?;
-    scene.ledger.pause(true);
+    scene.ledger.pause().await;
     scene.rests(primary).await?;
     primary.fill_disk()?;
     let (began, writer) = (Instant::now(), primary.clone());
     let hanging = tokio::spawn(async move { write_long_event(&writer).await.is_ok() });
     stalls(&scene, began).await;
-    scene.ledger.pause(false);
+    scene.ledger.go_on();
     is_replaced(&scene, began).await?;
     assert!(!hanging.await?, "it was acknowledged");
     Ok(())

@@ -43,7 +43,7 @@ async fn again_at_once(stage: Arc<Stage>) -> Outcome {
     Ok(())
 }
 
-const LIMITS: &str = "[failover]\nmin_interval = \"12s\"\nmax_per_hour = 2\n";
+const LIMITS: &str = "[failover]\nmin_interval = \"25s\"\nmax_per_hour = 2\n";
 
 async fn limited(stage: Arc<Stage>) -> Outcome {
     let scene = Scene::set_with(&stage, &[], LIMITS).await?;
@@ -58,7 +58,7 @@ async fn limited(stage: Arc<Stage>) -> Outcome {
     scene.reads_go_on().await;
     scene.nobody_writable(&[]).await?;
     let (third, _) = scene.replaced(&second, killed_again).await?;
-    assert!(killed.elapsed() >= Duration::from_secs(12), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() >= Duration::from_secs(25), "{:?}", killed.elapsed());
     second.start().await?;
     scene.proxy.settled(&scene.sandbox, LIMIT).await;
     kill_at_rest(&scene, &third).await?;
@@ -75,7 +75,7 @@ async fn kill_at_rest(
     scene: &Scene,
     primary: &Server,
 ) -> Result<Instant, pointsman_integration_tests::Failure> {
-    scene.ledger.pause(true);
+    scene.ledger.pause().await;
     scene.rests(primary).await?;
     let position = primary.position().await?;
     for server in scene.sandbox.servers() {
@@ -84,6 +84,6 @@ async fn kill_at_rest(
         }
     }
     primary.kill().await?;
-    scene.ledger.pause(false);
+    scene.ledger.go_on();
     Ok(Instant::now())
 }

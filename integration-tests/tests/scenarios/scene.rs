@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use pointsman_integration_tests::sandbox::{APP, Options, SERVICE, Sandbox, Server};
 use pointsman_integration_tests::{
-    Failure, Flavour, Ledger, Load, Outcome, Plan, Proof, Proxy, Ran, Stage, Traffic, eventually, run,
+    Failure, Flavour, Ledger, Load, Outcome, PATIENT, Plan, Proof, Proxy, Ran, Stage, Traffic, becomes,
+    eventually, run,
 };
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// Servers with a proxy under load.
 pub(crate) struct Scene {
@@ -43,7 +44,7 @@ impl Scene {
 
     /// With these first lines of the configuration, which name the servers.
     pub(crate) async fn set_on(sandbox: Arc<Sandbox>, servers: &str, tables: &str) -> Result<Self, Failure> {
-        let proxy = Proxy::spawn_on(&sandbox, servers, tables)?;
+        let proxy = Proxy::spawn_on(&sandbox, servers, &format!("{PATIENT}{tables}"))?;
         proxy.ready(LIMIT).await?;
         let ledger = Ledger::start(sandbox.primary(), &[proxy.options(APP, "app")], WRITERS).await?;
         let load = Load { readers: READERS, writers: 0, transactions: 0, pace: Duration::from_millis(5) };
@@ -75,7 +76,7 @@ impl Scene {
     ) -> Result<(Arc<Server>, Duration), Failure> {
         let looked = tokio::time::timeout(LIMIT, async {
             while self.status().await["primary"].as_str().is_none_or(|name| name == old.name()) {
-                tokio::task::yield_now().await;
+                sleep(LOOK_EVERY).await;
             }
         });
         if looked.await.is_err() {
@@ -102,16 +103,17 @@ impl Scene {
 
     /// Waits until writes are held for a reason with all of these words in it.
     pub(crate) async fn held(&self, words: &[&str]) {
-        let mut last = String::new();
-        let looked = tokio::time::timeout(LIMIT, async {
-            while !words.iter().all(|word| last.contains(word)) {
-                last = self.status().await["failover"]["held"].as_str().unwrap_or_default().to_owned();
-                tokio::task::yield_now().await;
-            }
-        });
-        let found = looked.await.is_ok();
-        assert!(found, "expected within {LIMIT:?}: writes are held because of {words:?}, it is {last:?}");
-        println!("held: {last}");
+        self.held_where(&format!("writes are held because of {words:?}"), |reason| {
+            words.iter().all(|word| reason.contains(word))
+        })
+        .await;
+    }
+
+    /// Waits until writes are held for such a reason.
+    pub(crate) async fn held_where(&self, what: &str, wanted: impl Fn(&str) -> bool) {
+        let look = async || self.status().await["failover"]["held"].as_str().unwrap_or_default().to_owned();
+        let held = becomes(what, LIMIT, look, |reason: &String| wanted(reason)).await;
+        println!("held: {held}");
     }
 
     /// No server that runs takes writes, but those of `but`.
@@ -145,7 +147,7 @@ impl Scene {
                 (last, since) = (position, Instant::now());
             }
             assert!(Instant::now() < deadline, "{} is still written to", server.name());
-            tokio::task::yield_now().await;
+            sleep(LOOK_EVERY).await;
         }
         Ok(())
     }
@@ -205,11 +207,13 @@ fn servers(sandbox: &Sandbox, keys: &[(usize, &str)]) -> String {
     text
 }
 
-/// Far above what a busy machine needs, far below any lease or limit that might be waited for.
-pub(crate) const RESUMED_WITHIN: Duration = Duration::from_millis(2500);
+/// Far above what a busy machine needs, below the five seconds and more that might be waited for wrongly.
+pub(crate) const RESUMED_WITHIN: Duration = Duration::from_millis(4500);
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// Longer than the heartbeat goes on after the last write.
 const REST: Duration = Duration::from_millis(2500);
+/// Looking must not be the load.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 const WRITERS: usize = 3;
 const READERS: usize = 2;
 const ENOUGH_READS: u64 = 30;

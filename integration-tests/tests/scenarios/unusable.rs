@@ -57,7 +57,7 @@ async fn errant(stage: Arc<Stage>) -> Outcome {
 /// Kills the primary when `other` has everything, which is promoted then.
 async fn other_has_everything(scene: &Scene, other: &Server) -> Outcome {
     scene.ready().await;
-    scene.ledger.pause(true);
+    scene.ledger.pause().await;
     eventually("the other one has everything", LIMIT, async || {
         let primary = scene.sandbox.primary();
         let Ok(position) = primary.position().await else { return false };
@@ -67,7 +67,7 @@ async fn other_has_everything(scene: &Scene, other: &Server) -> Outcome {
     .await;
     scene.sandbox.primary().kill().await?;
     let killed = Instant::now();
-    scene.ledger.pause(false);
+    scene.ledger.go_on();
     let (new, pause) = scene.replaced(scene.sandbox.primary(), killed).await?;
     assert_eq!(new.name(), other.name());
     assert!(pause < RESUMED_WITHIN, "{pause:?}");

@@ -120,6 +120,7 @@ fn routes(admin: Admin) -> Router {
         .route("/metrics", get(metrics_text))
         .route("/api/v1/status", get(status_document))
         .route("/api/v1/sessions", get(session_list))
+        .route("/api/v1/sessions/{id}/explain", post(sessions::explain))
         .route("/api/v1/events", get(event_stream))
         .route("/api/v1/vip", get(vip_document))
         .route("/api/v1/vip/move", post(move_vip))

@@ -1,12 +1,13 @@
 //! Questions to all workers, with a limit on how long one of them may be silent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::shared::Shared;
-use crate::worker::{Message, SessionView};
+use crate::worker::{Explained, Message, Reply, SessionView};
 
 /// A worker that does not look into its inbox for this long is stuck.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -49,3 +50,34 @@ pub(super) async fn pins(shared: &Shared) -> Result<BTreeMap<&'static str, u64>,
     }
     Ok(total)
 }
+
+/// A session has not told where it would send a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unasked {
+    #[error("there is no session {0}; `pointsman sessions` lists them")]
+    Unknown(u32),
+    #[error(
+        "the session {0} has not waited for its client for {limit} s: it answers between statements, after its login",
+        limit = IDLE_WITHIN.as_secs()
+    )]
+    Busy(u32),
+    #[error("too many questions about the session {0} wait already; it answers between statements")]
+    Crowded(u32),
+}
+
+/// Where a session would send a statement.
+pub(super) async fn explain(shared: &Shared, session: u32, sql: &[u8]) -> Result<Explained, Unasked> {
+    let sql: Arc<[u8]> = sql.into();
+    let (answer, mut answers) = mpsc::unbounded_channel();
+    shared.broadcast(|| Message::Explain { session, sql: sql.clone(), answer: answer.clone() });
+    drop(answer);
+    match tokio::time::timeout(IDLE_WITHIN, answers.recv()).await {
+        Ok(Some(Reply::Explained(explained))) => Ok(*explained),
+        Ok(Some(Reply::Crowded)) => Err(Unasked::Crowded(session)),
+        Ok(None) => Err(Unasked::Unknown(session)),
+        Err(_) => Err(Unasked::Busy(session)),
+    }
+}
+
+/// How long a session's statement is waited for.
+const IDLE_WITHIN: Duration = Duration::from_secs(5);

@@ -1,16 +1,20 @@
-//! `pointsman explain`: what a statement does and where it may run, without any server.
+//! `pointsman explain`: what a statement does and where it may run, without any server, or where a session of a
+//! running proxy would send it.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead};
 
 use clap::Args;
-use pointsman_router::classify::{Explanation, Mode, explain};
+use pointsman_router::classify::{Catalogue, Explanation, Mode, explain};
 use pointsman_router::session::mode_of;
 use serde_json::{Value, json};
 
+use super::Remote;
+use super::client::Client;
 use super::exit::{Exit, Failure, Outcome};
 use super::output::{Format, print, print_bytes};
 use super::sandbox::FlavourName;
+use crate::explanation;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -19,6 +23,12 @@ pub(super) struct Arguments {
     /// The session's sql_mode.
     #[arg(long, value_name = "MODE", default_value = "")]
     sql_mode: String,
+    /// Ask a running proxy (--endpoint) where this session of it, an id of `pointsman sessions`, would send the statements
+    /// now. Without it nobody is asked.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["flavour", "sql_mode"])]
+    session: Option<u32>,
+    #[command(flatten)]
+    remote: Remote,
     /// Show how each token was read.
     #[arg(long)]
     tokens: bool,
@@ -44,36 +54,81 @@ pub(super) fn shield(arguments: impl Iterator<Item = OsString>) -> Vec<OsString>
 }
 
 /// Answers every statement exactly once, in order.
-pub(super) fn run(arguments: &Arguments, format: Format) -> Outcome {
-    let mode = mode(arguments);
+pub(super) async fn run(arguments: &Arguments, format: Format) -> Outcome {
+    let judge = Judge::new(arguments)?;
     for sql in &arguments.sql {
         if sql == "-" {
-            answer_lines(io::stdin().lock(), &mode, arguments, format)?;
+            answer_lines(io::stdin().lock(), &judge, format).await?;
         } else {
-            answer(sql.as_bytes(), &mode, arguments, format)?;
+            judge.answer(sql.as_bytes(), format).await?;
         }
     }
     Ok(Exit::Ok)
 }
 
-/// A fresh session, in which several statements in one packet are allowed.
-fn mode(arguments: &Arguments) -> Mode {
-    let sql_mode = arguments.sql_mode.to_uppercase();
-    Mode { multi_statements: true, ..mode_of(arguments.flavour.flavour(), &sql_mode) }
+/// Who says what a statement does.
+#[derive(Debug)]
+struct Judge {
+    tokens: bool,
+    by: By,
 }
 
-fn answer_lines(
-    mut input: impl BufRead,
-    mode: &Mode,
-    arguments: &Arguments,
-    format: Format,
-) -> Result<(), Failure> {
+#[derive(Debug)]
+enum By {
+    /// A fresh session, in which several statements in one packet are allowed.
+    Fresh(Mode),
+    /// A session of a running proxy.
+    Session(u32, Client),
+}
+
+impl Judge {
+    fn new(arguments: &Arguments) -> Result<Self, Failure> {
+        let by = match arguments.session {
+            Some(id) => By::Session(id, arguments.remote.client()?),
+            None => By::Fresh(fresh(arguments.flavour, &arguments.sql_mode)),
+        };
+        Ok(Self { tokens: arguments.tokens, by })
+    }
+
+    async fn answer(&self, sql: &[u8], format: Format) -> Result<(), Failure> {
+        let value = self.judge(sql).await?;
+        match format {
+            Format::Json => print(&value.to_string()),
+            Format::Yaml => {
+                let text = serde_norway::to_string(&value).map_err(io::Error::other)?;
+                print_bytes(format!("---\n{text}").as_bytes())
+            }
+            Format::Table => print(&text(&value)),
+        }
+    }
+
+    async fn judge(&self, sql: &[u8]) -> Result<Value, Failure> {
+        let (id, client) = match &self.by {
+            By::Fresh(mode) => {
+                let Explanation { intent, tokens } = explain(sql, mode, &Catalogue::default());
+                return Ok(explanation::document(sql, &intent, self.tokens.then_some(&tokens)));
+            }
+            By::Session(id, client) => (id, client),
+        };
+        let sql = std::str::from_utf8(sql)
+            .map_err(|_| Failure::usage("--session: expected a statement in UTF-8".to_owned()))?;
+        client
+            .post(&format!("/api/v1/sessions/{id}/explain"), &json!({ "sql": sql, "tokens": self.tokens }))
+            .await
+    }
+}
+
+fn fresh(flavour: FlavourName, sql_mode: &str) -> Mode {
+    Mode { multi_statements: true, ..mode_of(flavour.flavour(), &sql_mode.to_uppercase()) }
+}
+
+async fn answer_lines(mut input: impl BufRead, judge: &Judge, format: Format) -> Result<(), Failure> {
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? > 0 {
         if line.last() == Some(&b'\n') {
             line.pop();
         }
-        answer(&unescape(&line), mode, arguments, format)?;
+        judge.answer(&unescape(&line), format).await?;
         line.clear();
     }
     Ok(())
@@ -98,45 +153,18 @@ fn unescape(line: &[u8]) -> Vec<u8> {
     text
 }
 
-fn answer(sql: &[u8], mode: &Mode, arguments: &Arguments, format: Format) -> Result<(), Failure> {
-    let explanation = explain(sql, mode);
-    let value = || document(sql, &explanation, arguments.tokens);
-    match format {
-        Format::Json => print(&value().to_string()),
-        Format::Yaml => {
-            let text = serde_norway::to_string(&value()).map_err(io::Error::other)?;
-            print_bytes(format!("---\n{text}").as_bytes())
-        }
-        Format::Table => print(&text(sql, &explanation, arguments.tokens)),
+fn text(value: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut text =
+        format!("{} -> {}: {}", word(&value["intent"]), word(&value["target"]), word(&value["reason"]));
+    if let Some(route) = value["route"].as_str() {
+        let server = value["server"].as_str().unwrap_or("no server");
+        text.push_str(&format!("\n  now {server}: {route}"));
     }
-}
-
-fn document(sql: &[u8], explanation: &Explanation, tokens: bool) -> Value {
-    let intent = &explanation.intent;
-    let mut value = json!({
-        "intent": intent.kind.name(),
-        "target": intent.target.name(),
-        "reason": intent.reason.to_string(),
-    });
-    if tokens {
-        let one = |token: &pointsman_router::classify::ExplainedToken| {
-            let text = String::from_utf8_lossy(sql.get(token.range.clone()).unwrap_or_default());
-            json!({ "text": text, "class": token.class, "note": token.note })
-        };
-        value["tokens"] = explanation.tokens.iter().map(one).collect();
-    }
-    value
-}
-
-fn text(sql: &[u8], explanation: &Explanation, tokens: bool) -> String {
-    let intent = &explanation.intent;
-    let mut text = format!("{} -> {}: {}", intent.kind.name(), intent.target.name(), intent.reason);
-    if tokens {
-        for token in &explanation.tokens {
-            let bytes = sql.get(token.range.clone()).unwrap_or_default();
-            let shown = String::from_utf8_lossy(bytes).escape_debug().to_string();
-            text.push_str(format!("\n  {:10} {shown}  {}", token.class, token.note).trim_end());
-        }
+    for token in value["tokens"].as_array().into_iter().flatten() {
+        let shown = word(&token["text"]).escape_debug().to_string();
+        let line = format!("\n  {:10} {shown}  {}", word(&token["class"]), word(&token["note"]));
+        text.push_str(line.trim_end());
     }
     text
 }
@@ -170,14 +198,13 @@ mod tests {
 
     #[test]
     fn keeps_the_contract() {
-        let mode = mode(&Arguments {
-            flavour: FlavourName::Mariadb,
-            sql_mode: String::new(),
-            tokens: false,
-            sql: Vec::new(),
-        });
+        let mode = fresh(FlavourName::Mariadb, "");
+        let told = |sql: &str, tokens| {
+            let told = explain(sql.as_bytes(), &mode, &Catalogue::default());
+            explanation::document(sql.as_bytes(), &told.intent, Some(&*told.tokens).filter(|_| tokens))
+        };
         let check = |sql: &str, intent: &str, target: &str| {
-            let value = document(sql.as_bytes(), &explain(sql.as_bytes(), &mode), false);
+            let value = told(sql, false);
             assert_eq!(
                 (value["intent"].as_str(), value["target"].as_str()),
                 (Some(intent), Some(target)),
@@ -190,9 +217,22 @@ mod tests {
         check("COMMIT", "commit", "same-as-transaction");
         check("SET @a = 1", "set", "session");
         check("SELECT 1; DELETE FROM t", "multi", "primary");
-        let line = document(b"SELECT\n1", &explain(b"SELECT\n1", &mode), true).to_string();
+        let line = told("SELECT\n1", true).to_string();
         assert!(!line.contains('\n') && line.contains("\"tokens\""), "{line}");
-        let empty = document(b"", &explain(b"", &mode), false);
-        assert_eq!(empty["intent"], "empty");
+        assert_eq!(told("", false)["intent"], "empty");
+    }
+    #[test]
+    fn tells_where_a_session_would_go() {
+        let check = |server: Value, expected: &str| {
+            let value = json!({
+                "intent": "read", "target": "replica", "reason": "pure read", "server": server, "route": "held: no primary",
+            });
+            assert_eq!(
+                text(&value),
+                format!("read -> replica: pure read\n  now {expected}: held: no primary")
+            );
+        };
+        check(json!("db-2"), "db-2");
+        check(Value::Null, "no server");
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: one program, whose first word says what it is.
 //!
-//! `serve` runs the proxy; `check`, `config`, `explain`, `dsn` and `sandbox` work without one; the rest asks a
-//! running proxy through its admin listener.
+//! `serve` runs the proxy; `check`, `config`, `explain`, `dsn` and `sandbox` work without one; the rest, and `explain`
+//! with a session, asks a running proxy through its admin listener.
 
 mod check;
 mod client;
@@ -169,7 +169,7 @@ enum Command {
     },
     /// Start throw-away servers with a proxy in front; all of it is removed at the end.
     Sandbox(sandbox::Arguments),
-    /// Tell what statements do and where they go, without any server.
+    /// Tell what statements do and where they go: without any server, or in a session of a running proxy.
     Explain(explain::Arguments),
     /// Print what applications connect with.
     Dsn(dsn::Arguments),
@@ -306,7 +306,7 @@ fn execute(cli: Cli) -> Outcome {
         }
         Command::Ops { command } => ops(command, format),
         Command::Sandbox(arguments) => wait_for(sandbox::run(&arguments)),
-        Command::Explain(arguments) => explain::run(&arguments, format),
+        Command::Explain(arguments) => wait_for(explain::run(&arguments, format)),
         Command::Dsn(arguments) => dsn::run(&arguments, format),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),

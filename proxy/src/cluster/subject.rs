@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pointsman_router::discover::{EpochRow, Replication, Report, SemiSync};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connection::{ConnectionError, Record, ServiceAccount, ServiceConnection};
@@ -62,8 +63,17 @@ impl Subject {
 
     /// Asks for everything; semi-synchronous replication and the epoch are up to a second old.
     pub(crate) async fn report(&mut self, limit: Duration) -> Result<Report, ProbeError> {
+        self.report_by_steps(limit, &Notify::new()).await
+    }
+
+    /// As [`Subject::report`], and says each time that one of several questions has been answered.
+    pub(super) async fn report_by_steps(
+        &mut self,
+        limit: Duration,
+        answered: &Notify,
+    ) -> Result<Report, ProbeError> {
         if self.slow_facts_due <= Instant::now() {
-            self.read_slow_facts(limit).await?;
+            self.read_slow_facts(limit, answered).await?;
         }
         let answers = self.ask(limit).await?;
         let identity = answers.first().and_then(|rows| rows.first()).ok_or(ProbeError::NoAnswer)?;
@@ -95,10 +105,12 @@ impl Subject {
         self.slow_facts_due = Instant::now();
     }
 
-    async fn read_slow_facts(&mut self, limit: Duration) -> Result<(), ProbeError> {
+    async fn read_slow_facts(&mut self, limit: Duration, answered: &Notify) -> Result<(), ProbeError> {
         let answers = self.connection.results(SEMI_SYNC_SQL, limit).await?;
+        answered.notify_one();
         self.semi_sync = self.flavour.semi_sync(&answers);
         self.epoch = epoch::newest(&mut self.connection, limit).await?;
+        answered.notify_one();
         self.depth = Depth::All;
         self.slow_facts_due = Instant::now() + SLOW_FACTS_EVERY;
         Ok(())

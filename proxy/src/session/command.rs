@@ -150,7 +150,7 @@ impl Session {
         query.attributes.iter().fold(self.classify(query.sql), take)
     }
 
-    fn classify(&self, sql: &[u8]) -> Classified {
+    pub(super) fn classify(&self, sql: &[u8]) -> Classified {
         let catalogue = self.worker.catalogue();
         self.worker.classifier.borrow_mut().classify(sql, &self.state.mode(), &catalogue)
     }

@@ -8,6 +8,7 @@ mod checkout;
 mod command;
 mod control;
 mod execute;
+mod explain;
 mod insert_id;
 mod journal;
 mod kill;
@@ -215,6 +216,7 @@ impl Session {
     /// Waits for bytes of the client or an order that ends the session.
     async fn await_client(&mut self) -> Result<(), SessionError> {
         poll_fn(|cx| {
+            self.answer_questions();
             let order = self.slot.order.get();
             if order != Order::None && (order != Order::Drain || self.state.pins().is_empty()) {
                 return Poll::Ready(Err(SessionError::Ordered(order)));

@@ -63,29 +63,15 @@ impl Session {
 
     /// Statements that are for Pointsman and not for a server.
     async fn answer_here(&mut self, job: &Job) -> Result<Option<()>, SessionError> {
-        for action in job.intent.actions.iter().flat_map(|actions| actions.iter()) {
-            match action {
-                Action::Kill { query_only, id } => {
-                    if let Some(own) = kill::own_id(*id) {
-                        return self.kill(own, *query_only, job.len).await.map(Some);
-                    }
-                }
-                Action::SetConsistency(wanted) => {
-                    self.state.set_consistency(*wanted);
-                    self.consume(job.len);
-                    return self.answer_ok().await.map(Some);
-                }
-                Action::SetVariable { .. }
-                | Action::SetNames { .. }
-                | Action::SetUserVariable { .. }
-                | Action::SetTransaction { .. }
-                | Action::SetFromExpression { .. }
-                | Action::SetRole { .. }
-                | Action::SetAutocommit(_)
-                | Action::Use(_) => {}
+        match own_answer(job) {
+            Some(Own::Kill { id, query_only }) => self.kill(id, query_only, job.len).await.map(Some),
+            Some(Own::SetConsistency(wanted)) => {
+                self.state.set_consistency(wanted);
+                self.consume(job.len);
+                self.answer_ok().await.map(Some)
             }
+            None => Ok(None),
         }
-        Ok(None)
     }
 
     /// Runs a job on the server that it belongs on and relays the answer.
@@ -118,7 +104,7 @@ impl Session {
         }
     }
 
-    fn decide(&self, job: &Job, topology: &Topology, attempts: &Attempts) -> Decision {
+    pub(super) fn decide(&self, job: &Job, topology: &Topology, attempts: &Attempts) -> Decision {
         if let Some(server) = self.where_previous_ran(job, attempts) {
             return Decision::Replica {
                 id: server,
@@ -471,6 +457,31 @@ fn no_primary(topology: &Topology, reason: &str) -> ClientError {
         if topology.no_primary_reason.is_empty() { reason } else { topology.no_primary_reason.as_str() };
     let text = format!("The statement needs the primary and there is none: {why}");
     ClientError::new(ER_OPTION_PREVENTS, b"HY000", text)
+}
+
+/// What Pointsman does itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    Kill { id: u32, query_only: bool },
+    SetConsistency(Option<Consistency>),
+}
+
+/// Whether a statement is for Pointsman and not for a server.
+pub(super) fn own_answer(job: &Job) -> Option<Own> {
+    job.intent.actions.iter().flat_map(|actions| actions.iter()).find_map(|action| match action {
+        Action::Kill { query_only, id } => {
+            kill::own_id(*id).map(|id| Own::Kill { id, query_only: *query_only })
+        }
+        Action::SetConsistency(wanted) => Some(Own::SetConsistency(*wanted)),
+        Action::SetVariable { .. }
+        | Action::SetNames { .. }
+        | Action::SetUserVariable { .. }
+        | Action::SetTransaction { .. }
+        | Action::SetFromExpression { .. }
+        | Action::SetRole { .. }
+        | Action::SetAutocommit(_)
+        | Action::Use(_) => None,
+    })
 }
 
 fn told(refusal: &Refusal) -> ClientError {

@@ -1,12 +1,15 @@
 //! What a worker knows of a session, and how it tells the session something.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use pointsman_router::classify::Digest;
+use pointsman_router::classify::{Catalogue, Digest, Mode};
+use pointsman_router::intent::Intent;
 use pointsman_router::session::Pins;
 use pointsman_router::topology::ServerId;
+use tokio::sync::mpsc;
 
 /// One session as `pointsman sessions` shows it.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -27,6 +30,34 @@ pub struct SessionView {
     /// The digest of the statement that pinned it, in hex.
     pub digest: String,
     pub statements: u64,
+}
+
+/// Asked of a session by an operator; what is never answered is dropped with the session.
+#[derive(Debug)]
+pub struct Question {
+    pub sql: Arc<[u8]>,
+    pub answer: mpsc::UnboundedSender<Reply>,
+}
+
+/// See [`Question`].
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Explained(Box<Explained>),
+    /// As many others as may wait do so already.
+    Crowded,
+}
+
+/// What a statement would do in a session.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    pub intent: Arc<Intent>,
+    /// How the session's statements are read.
+    pub mode: Mode,
+    pub catalogue: Arc<Catalogue>,
+    /// None where it would reach no server now.
+    pub server: Option<ServerId>,
+    /// Why there.
+    pub route: String,
 }
 
 /// What a session's slot has been told.
@@ -56,6 +87,8 @@ pub struct Slot {
     pub holds: Cell<Option<(ServerId, u32)>>,
     /// Kills under way: the server connection must not be lent to anybody until they have ended.
     pub killing: Cell<u32>,
+    /// See [`Slot::ask`].
+    pub questions: RefCell<Vec<Question>>,
     /// A server that this session waits for was found dead.
     pub server_down: Cell<bool>,
     pub account: Cell<u64>,
@@ -81,6 +114,7 @@ impl Slot {
             running: Cell::default(),
             holds: Cell::default(),
             killing: Cell::default(),
+            questions: RefCell::default(),
             server_down: Cell::default(),
             account: Cell::default(),
             idle_since: Cell::new(Some(Instant::now())),
@@ -91,6 +125,18 @@ impl Slot {
             pinned_since: Cell::default(),
             pinned_by: Cell::default(),
             statements: Cell::default(),
+        }
+    }
+
+    /// Asks the session something, which it answers when it next waits for its client.
+    pub fn ask(&self, question: Question) {
+        let mut questions = self.questions.borrow_mut();
+        questions.retain(|waiting| !waiting.answer.is_closed());
+        if questions.len() < MOST_QUESTIONS {
+            questions.push(question);
+            self.wake();
+        } else {
+            let _gone = question.answer.send(Reply::Crowded);
         }
     }
 
@@ -134,3 +180,6 @@ impl Slot {
         view
     }
 }
+
+/// Of one session.
+const MOST_QUESTIONS: usize = 16;

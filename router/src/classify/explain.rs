@@ -32,13 +32,12 @@ pub struct ExplainedToken {
     pub note: &'static str,
 }
 
-/// What `sql` does in a session of this mode, with nothing known of the server's catalogue.
-pub fn explain(sql: &[u8], mode: &Mode) -> Explanation {
-    let catalogue = Catalogue::default();
+/// What `sql` does in a session of this mode, on servers with this catalogue.
+pub fn explain(sql: &[u8], mode: &Mode, catalogue: &Catalogue) -> Explanation {
     let mut scan = Scan::default();
     scan.read(sql, mode);
-    let (intent, _) = decide(&mut scan, sql, mode, &catalogue);
-    Explanation { intent, tokens: explained(sql, mode, &catalogue) }
+    let (intent, _) = decide(&mut scan, sql, mode, catalogue);
+    Explanation { intent, tokens: explained(sql, mode, catalogue) }
 }
 
 /// The normal form of a statement, without the values of its literals: for logs and for rules by digest.

@@ -68,10 +68,8 @@ impl Watch {
 
     /// Takes a report that a step brought.
     pub(super) fn learn(&mut self, report: Report, asked: Duration, noticed: Duration) {
-        if asked >= self.asked {
-            self.answer(noticed);
-            self.take_report(report, asked, noticed);
-        }
+        self.answer(noticed);
+        self.take_report(report, asked, noticed);
     }
 
     /// Holds the relay log against a position that the primary had at `at`.
@@ -135,7 +133,11 @@ impl Watch {
         self.returned = true;
     }
 
+    /// One that was asked for before the newest, and came later, tells nothing but that the server answers.
     fn take_report(&mut self, mut report: Report, asked: Duration, noticed: Duration) {
+        if asked < self.asked {
+            return;
+        }
         if report.incarnation != 0 {
             self.life_asked = asked;
         }

@@ -128,6 +128,8 @@ pub(crate) const FAULTS_UNTIL: Millis = 2_000;
 pub(crate) const LIVE_WITHIN: Millis = 30_000;
 /// Long enough for every proxy to count it among those that may acknowledge.
 const RESUMED_AFTER: Millis = 4_000;
+/// Silence is counted each time that this has passed.
+const SHARE: Millis = 100;
 pub(crate) const LEASE: Millis = 900;
 
 impl World {
@@ -403,17 +405,21 @@ impl World {
         let asked = duration(self.now);
         let attached = self.attached(server).len() as u32;
         let one = &mut self.servers[server];
-        let (news, after) = if !reaches || one.frozen || latency > 100 {
-            (News::Silence, 100)
+        // What comes late is silence first, and then an answer to an old question.
+        let brought = if !reaches || one.frozen {
+            vec![(News::Silence, SHARE)]
         } else if !one.up {
-            (News::Refused("connection refused".into()), 1)
+            vec![(News::Refused("connection refused".into()), 1)]
         } else {
-            (News::Report(Box::new(one.report(attached))), latency)
+            let silences = (1..=latency / SHARE).map(|nth| (News::Silence, nth * SHARE));
+            silences.chain([(News::Report(Box::new(one.report(attached))), latency)]).collect()
         };
-        let noticed = self.now + after;
-        let observation =
-            Observation { server: ServerId(server as u16), asked, noticed: duration(noticed), news };
-        self.for_proxy(noticed, proxy, ForProxy::Event(Box::new(Event::Observed(observation))));
+        for (news, after) in brought {
+            let noticed = self.now + after;
+            let observation =
+                Observation { server: ServerId(server as u16), asked, noticed: duration(noticed), news };
+            self.for_proxy(noticed, proxy, ForProxy::Event(Box::new(Event::Observed(observation))));
+        }
     }
 
     pub(crate) fn send_step(&mut self, proxy: usize, order: StepOrder) {
