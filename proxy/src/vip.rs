@@ -14,8 +14,10 @@ pub mod link;
 mod memory;
 pub mod nat;
 mod netlink;
+mod nft;
 mod resolve;
 mod sysctl;
+mod threshold;
 mod view;
 
 use std::collections::BTreeMap;
@@ -85,7 +87,7 @@ pub type Addresses = BTreeMap<ServerId, SocketAddr>;
 pub(crate) enum Command {
     Servers(Arc<Topology>, Addresses),
     Own(Ownership),
-    /// The address is not ours any more; answers whether it is gone.
+    /// The address goes to somebody else, in an orderly way; answers whether it is gone.
     GiveUp(oneshot::Sender<bool>),
     Evict(ServerId, oneshot::Sender<bool>),
     Readmit(ServerId),
@@ -128,6 +130,14 @@ impl Handle {
     /// Tells whose the address is.
     pub fn own(&self, ownership: Ownership) {
         self.tell(Command::Own(ownership));
+    }
+
+    /// Takes the address away for somebody else, after the connections that are being made; answers whether it is gone.
+    pub async fn give_up(&self) -> bool {
+        let (done, gone) = oneshot::channel();
+        self.tell(Command::GiveUp(done));
+        // An error means that the director has ended, and has taken the address away.
+        gone.await.unwrap_or(true)
     }
 
     /// Takes a server out with all connections to it, and waits until the kernel has done so; false when that cannot
@@ -195,10 +205,7 @@ impl Host for DirectorHost {
     }
 
     async fn give_up(&mut self) -> bool {
-        let (done, gone) = oneshot::channel();
-        self.handle.tell(Command::GiveUp(done));
-        // An error means that the director has ended, and has taken the address away.
-        gone.await.unwrap_or(true)
+        self.handle.give_up().await
     }
 }
 

@@ -193,6 +193,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
                 handle.own(ownership(rest));
                 Value::Null
             }
+            "give_up" => runtime.block_on(handle.give_up()).into(),
             "evict" => runtime.block_on(handle.evict(ServerId(rest.parse().expect("a number")))).into(),
             "leave" => {
                 runtime.block_on(handle.leave());

@@ -42,6 +42,7 @@ const CASES: &[(&str, Case)] = &[
     ("12 tampering is repaired", others::tampering),
     ("13 kill, restart and leave", others::restart),
     ("14 nothing known after a restart", others::partial),
+    ("15 a planned move", moving::planned),
     ("16 the director dies or freezes", moving::crash),
     ("17 no lease store", moving::no_lease),
     ("18 direct routing", serving::direct),

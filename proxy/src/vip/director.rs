@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use pointsman_router::topology::Topology;
@@ -102,6 +103,7 @@ impl Director {
             }
             Command::Own(ownership) => self.ownership = ownership,
             Command::GiveUp(done) => {
+                self.let_come_through();
                 self.ownership = Ownership::None;
                 self.work();
                 let held = self.ready.as_mut().map(|ready| ready.kernel.holds_address());
@@ -123,6 +125,23 @@ impl Director {
             }
             // Handled by the loop.
             Command::Leave(_) => {}
+        }
+    }
+
+    /// Gives connections that are being made the time that they need, as far as there is some.
+    fn let_come_through(&mut self) {
+        let Some(ready) = self.ready.as_mut().filter(|ready| ready.announcements.is_some()) else { return };
+        let time = match self.ownership {
+            Ownership::Until(end) => {
+                end.saturating_duration_since(Instant::now()).saturating_sub(MARGIN * 2).min(MAKING)
+            }
+            Ownership::Alone | Ownership::None => MAKING,
+        };
+        match ready.kernel.shut_threshold() {
+            Ok(()) => sleep(time),
+            Err(fault) => {
+                warn!(%fault, "connections that are being made are cut off by the move of the address")
+            }
         }
     }
 
@@ -444,5 +463,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const CHECK: Duration = Duration::from_secs(10);
 /// How often a kernel that does not let us is tried again.
 const RETRY: Duration = Duration::from_secs(30);
+/// A connection is made within this time, the server's greeting included.
+const MAKING: Duration = Duration::from_millis(300);
 /// The address goes this long before the lease ends.
 const MARGIN: Duration = Duration::from_millis(300);

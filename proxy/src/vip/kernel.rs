@@ -15,6 +15,7 @@ use super::link::Links;
 use super::memory::Memory;
 use super::nat::Nat;
 use super::sysctl;
+use super::threshold::Threshold;
 
 /// Handles to the parts of the kernel, and what belongs there.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Kernel {
     pub(super) ipvs: Ipvs,
     links: Links,
     nat: Option<Nat>,
+    /// None where the kernel has no nftables, which only masquerading needs.
+    threshold: Option<Threshold>,
     service: ServiceKey,
     settings: sysctl::Settings,
     /// Answers for the address towards clients.
@@ -82,7 +85,8 @@ impl Kernel {
             Holder::Dummy(wanted.link.clone())
         };
         let (service, idle_timeout) = (wanted.service, wanted.idle_timeout);
-        Ok(Self { ipvs, links, nat, service, settings, interface, holder, idle_timeout })
+        let threshold = Threshold::open(service).ok();
+        Ok(Self { ipvs, links, nat, threshold, service, settings, interface, holder, idle_timeout })
     }
 
     /// Settings and NAT as they must be; how many things had to be changed.
@@ -196,13 +200,30 @@ impl Kernel {
             let link = self.links.find(&name).map_err(while_doing(READ_ADDRESSES))?;
             link.ok_or_else(|| while_doing("find vip.interface")(io::ErrorKind::NotFound.into()))?.index
         };
+        self.open_threshold()?;
         self.links.add_address(index, ip, lifetime).map_err(while_doing("add vip.address"))
     }
 
     /// Gives the address away; the rest stays in step, which harms nobody.
     pub(super) fn drop_address(&mut self) -> Result<(), Fault> {
         let name = self.holder_name();
-        self.remove(&name, self.service.address)
+        self.remove(&name, self.service.address)?;
+        self.open_threshold()
+    }
+
+    /// Lets no new connections in, until the address has been dropped or is taken again.
+    pub(super) fn shut_threshold(&mut self) -> Result<(), Fault> {
+        let threshold = self.threshold.as_mut().ok_or(io::ErrorKind::Unsupported.into());
+        threshold.and_then(Threshold::shut).map_err(while_doing("hold new connections back"))
+    }
+
+    fn open_threshold(&mut self) -> Result<(), Fault> {
+        let Some(threshold) = &mut self.threshold else { return Ok(()) };
+        match threshold.clear() {
+            // Without nftables in the kernel there is nothing to take away.
+            Err(error) if matches!(error.raw_os_error(), Some(EOPNOTSUPP | EINVAL)) => Ok(()),
+            outcome => outcome.map_err(while_doing("let new connections in")),
+        }
     }
 
     fn remove(&mut self, link: &str, ip: IpAddr) -> Result<(), Fault> {
@@ -290,3 +311,5 @@ const NOTE: &str = "write down what is ours in coordination.state_dir";
 const READ_TABLE: &str = "read the table of IPVS";
 const READ_ADDRESSES: &str = "read addresses";
 const ESRCH: i32 = 3;
+const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
