@@ -91,7 +91,7 @@ async fn dry_run(stage: Arc<Stage>) -> Outcome {
     let ran = order(&stage, &["promote", to.name(), "--dry-run"]).await?;
     assert_eq!(ran.code, 0, "{}", ran.err);
     let title = format!("plan  switchover  {} -> {}", from.name(), to.name());
-    for words in [&title, "hold writes; reads go on", "is fit, too", "dry run: nothing was changed"] {
+    for words in [&title, "hold writes; reads go on", "would do, too", "dry run: nothing was changed"] {
         assert!(ran.out.contains(words), "{words} in {}", ran.out);
     }
     let json = order(&stage, &["promote", to.name(), "--dry-run", "-o", "json"]).await?.json()?;

@@ -65,6 +65,12 @@ async fn killed(stage: Arc<Stage>) -> Outcome {
     let pause = replaced(&sandbox, &proxy, &traffic).await?;
     println!("{:?}: writes went on {} ms after the kill", stage.flavour(), pause.as_millis());
     nothing_lost(&*new_primary(&sandbox, &proxy).await?, &traffic).await?;
+    // The next one would be most of the servers.
+    eventually("it is said that nobody would take the next place", LIMIT, async || {
+        let status = proxy.status().await.unwrap_or_default();
+        status["failover"]["unready"].as_str().is_some_and(|why| why.contains("1 of 3 servers do not answer"))
+    })
+    .await;
     idle_sessions_go_on(&stage).await
 }
 

@@ -210,6 +210,8 @@ pub enum Action {
     },
     /// `SET pointsman_consistency = ...`: for Pointsman, never for a server.
     SetConsistency(Option<Consistency>),
+    /// The same with a value that is none: told to the client.
+    RefuseConsistency(Box<str>),
     Use(Box<[u8]>),
     /// `KILL [CONNECTION|QUERY] id` with a literal id.
     Kill {

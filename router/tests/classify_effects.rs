@@ -266,10 +266,11 @@ fn settings_of_other_kinds() {
         }],
     );
     let level = |level| [Action::SetConsistency(level)];
+    let refused = |value: &str| [Action::RefuseConsistency(value.into())];
     check_actions("SET pointsman_consistency = 'eventual'", &level(Some(Consistency::Eventual)));
     check_actions("SET SESSION pointsman_consistency = Global", &level(Some(Consistency::Global)));
     check_actions("SET @@pointsman_consistency = DEFAULT", &level(None));
-    check_actions("SET pointsman_consistency = 'sometimes'", &[]);
+    check_actions("SET pointsman_consistency = 'sometimes'", &refused("sometimes"));
     check_actions("USE `a``b`", &[Action::Use(b"a`b".as_slice().into())]);
     check_actions("KILL 5", &[Action::Kill { query_only: false, id: 5 }]);
     check_actions("KILL SOFT QUERY 18446744073709551615", &[Action::Kill { query_only: true, id: u64::MAX }]);

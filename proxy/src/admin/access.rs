@@ -94,7 +94,8 @@ fn same(shown: &[u8], expected: &[u8]) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Denied {
     #[error(
-        "no admin.token_file is configured: changes are accepted on the admin Unix socket only, from the proxy's own user or root"
+        "this listener takes no changes without admin.token_file: set that, or set admin.socket and use it \
+         (--endpoint unix:PATH or POINTSMAN_ENDPOINT) as the proxy's own user or root"
     )]
     NoToken,
     #[error("a change needs the admin token; give its file by --token-file or POINTSMAN_TOKEN_FILE")]

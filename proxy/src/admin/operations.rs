@@ -110,10 +110,11 @@ fn operations(admin: &Admin) -> Result<Arc<Operations>, Failed> {
     let view = admin.failover.view.borrow().clone();
     let off = || {
         let reason = format!("failover is off: {}", view.off_reason);
-        Failed {
-            status: StatusCode::CONFLICT,
-            message: refusal(&reason, "pointsman check says what is missing"),
-        }
+        let alternative = match view.off_reason.contains("another proxy") {
+            true => "ask that proxy; several that act need coordination.backend etcd or kubernetes",
+            false => "pointsman check says what is missing",
+        };
+        Failed { status: StatusCode::CONFLICT, message: refusal(&reason, alternative) }
     };
     match &admin.failover.operations {
         Some(operations) if view.mode != "off" => Ok(operations.clone()),

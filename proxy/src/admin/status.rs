@@ -1,6 +1,6 @@
 //! The cluster as JSON: the contract of `pointsman status -o json`.
 
-use pointsman_router::topology::{ServerView, Topology};
+use pointsman_router::topology::{ServerView, State, Topology};
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -49,7 +49,8 @@ fn server(view: &ServerView, connections: usize) -> Value {
         "address": view.address,
         "role": view.role.name(),
         "state": view.state.name(),
-        "lag_ms": view.lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+        // Of one that does not answer nothing is known any more.
+        "lag_ms": view.lag.filter(|_| view.state != State::Down).map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         "weight": view.weight,
         "connections": connections,
         "reason": view.reason,
@@ -64,7 +65,7 @@ mod tests {
     use std::time::Duration;
 
     use pointsman_router::gtid::GtidSet;
-    use pointsman_router::topology::{Role, ServerId, State};
+    use pointsman_router::topology::{Role, ServerId};
 
     use super::*;
 
@@ -91,7 +92,7 @@ mod tests {
             primary: Some(ServerId(0)),
             servers: vec![
                 view(0, Role::Primary, State::Online, Some(0), ""),
-                view(1, Role::Replica, State::Down, None, "connection refused"),
+                view(1, Role::Replica, State::Down, Some(85_000), "connection refused"),
             ],
             ..Topology::default()
         };

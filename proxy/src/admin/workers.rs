@@ -57,11 +57,11 @@ pub(super) enum Unasked {
     #[error("there is no session {0}; `pointsman sessions` lists them")]
     Unknown(u32),
     #[error(
-        "the session {0} has not waited for its client for {limit} s: it answers between statements, after its login",
+        "the session {0} has run a statement, or logged in, for {limit} s: ask again when that has ended",
         limit = IDLE_WITHIN.as_secs()
     )]
     Busy(u32),
-    #[error("too many questions about the session {0} wait already; it answers between statements")]
+    #[error("too many questions about the session {0} wait already: ask again when its statement has ended")]
     Crowded(u32),
 }
 

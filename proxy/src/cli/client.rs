@@ -104,7 +104,13 @@ impl Client {
     }
 
     fn unreachable(&self, what: &str) -> Failure {
-        Failure::new(Exit::Unreachable, format!("no proxy at {}: {what}", self.describe()))
+        Failure::new(
+            Exit::Unreachable,
+            format!(
+                "no proxy at {}: {what}; --endpoint or POINTSMAN_ENDPOINT says where its admin listener is",
+                self.describe()
+            ),
+        )
     }
 
     async fn exchange(

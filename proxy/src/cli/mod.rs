@@ -93,7 +93,7 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Move the primary's place in an orderly way; no client sees an error.
+    /// Move the primary's place in an orderly way. Transactions that stay open are done again there, or end in error 1180.
     Switchover {
         /// The server that becomes the primary; by default the best one.
         #[arg(long, value_name = "SERVER")]

@@ -54,7 +54,11 @@ impl SettingsArgs {
         load(&sources).map_err(|faults| {
             let count = faults.0.len();
             let noun = if count == 1 { "fault" } else { "faults" };
-            Failure::new(Exit::Usage, format!("{count} {noun} in the configuration\n{faults}"))
+            let of_what = match &self.config {
+                Some(_) => String::new(),
+                None => "no file was given: --config FILE or POINTSMAN_CONFIG\n".to_owned(),
+            };
+            Failure::new(Exit::Usage, format!("{of_what}{count} {noun} in the configuration\n{faults}"))
         })
     }
 

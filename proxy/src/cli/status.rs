@@ -59,9 +59,10 @@ fn table(status: &Value) -> String {
     if let Some(fault) = status["config"]["fault"].as_str() {
         lines.push_str(&format!("! the configuration was refused, the one before stays in use: {fault}\n"));
     }
-    let pending = status["config"]["restart_required"].as_array().map_or(0, Vec::len);
-    if pending > 0 {
-        lines.push_str(&format!("! {pending} changed options of the configuration wait for a restart\n"));
+    let pending = status["config"]["restart_required"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !pending.is_empty() {
+        let keys: Vec<_> = pending.iter().filter_map(|change| change["key"].as_str()).collect();
+        lines.push_str(&format!("! changed and waiting for a restart: {}\n", keys.join(", ")));
     }
     for server in servers {
         if let Some(reason) = server["reason"].as_str().filter(|reason| !reason.is_empty()) {

@@ -65,6 +65,14 @@ impl Session {
     async fn answer_here(&mut self, job: &Job) -> Result<Option<()>, SessionError> {
         match own_answer(job) {
             Some(Own::Kill { id, query_only }) => self.kill(id, query_only, job.len).await.map(Some),
+            Some(Own::RefuseConsistency(value)) => {
+                let text = format!(
+                    "Variable 'pointsman_consistency' can't be set to the value of '{value}'; \
+                     expected session, eventual, global or DEFAULT"
+                );
+                let error = ClientError::new(ER_WRONG_VALUE_FOR_VAR, b"42000", text);
+                self.finish_unsent(&error, job).await.map(Some)
+            }
             Some(Own::SetConsistency(wanted)) => {
                 self.state.set_consistency(wanted);
                 self.consume(job.len);
@@ -460,10 +468,11 @@ fn no_primary(topology: &Topology, reason: &str) -> ClientError {
 }
 
 /// What Pointsman does itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     Kill { id: u32, query_only: bool },
     SetConsistency(Option<Consistency>),
+    RefuseConsistency(Box<str>),
 }
 
 /// Whether a statement is for Pointsman and not for a server.
@@ -473,6 +482,7 @@ pub(super) fn own_answer(job: &Job) -> Option<Own> {
             kill::own_id(*id).map(|id| Own::Kill { id, query_only: *query_only })
         }
         Action::SetConsistency(wanted) => Some(Own::SetConsistency(*wanted)),
+        Action::RefuseConsistency(value) => Some(Own::RefuseConsistency(value.clone())),
         Action::SetVariable { .. }
         | Action::SetNames { .. }
         | Action::SetUserVariable { .. }
@@ -488,6 +498,7 @@ fn told(refusal: &Refusal) -> ClientError {
     ClientError::new(refusal.code, &refusal.sqlstate, refusal.message.clone())
 }
 
+const ER_WRONG_VALUE_FOR_VAR: u16 = 1231;
 /// A held statement is routed again after this time even without news, for a primary that was only slow to accept.
 const HOLD_POLL: Duration = Duration::from_millis(100);
 /// What a wait for a position may take beyond the time that the server itself was given.

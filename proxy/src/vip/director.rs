@@ -129,6 +129,10 @@ impl Director {
     }
 
     /// Gives connections that are being made the time that they need, as far as there is some.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this thread has no runtime, and nothing else to do meanwhile"
+    )]
     fn let_come_through(&mut self) {
         let Some(ready) = self.ready.as_mut().filter(|ready| ready.announcements.is_some()) else { return };
         let time = match self.ownership {

@@ -153,12 +153,12 @@ fn autocommit(value: &Text<'_>, draft: &mut Draft) {
 /// `SET pointsman_consistency = session | eventual | global | DEFAULT`, with or without quotes.
 fn consistency(value: &Text<'_>, draft: &mut Draft) -> Option<()> {
     let name = word_or_string(value, 0).filter(|_| value.len() == 1)?;
-    let level = match directive::consistency(name) {
-        None if name.eq_ignore_ascii_case(b"default") => None,
-        None => return None,
-        level => level,
-    };
-    draft.actions.push(Action::SetConsistency(level));
+    draft.actions.push(match directive::consistency(name) {
+        None if !name.eq_ignore_ascii_case(b"default") => {
+            Action::RefuseConsistency(String::from_utf8_lossy(name).into())
+        }
+        level => Action::SetConsistency(level),
+    });
     "sets how much reads must have seen".clone_into(&mut draft.reason);
     Some(())
 }

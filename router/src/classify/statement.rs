@@ -185,7 +185,7 @@ fn together(one: Target, other: Target) -> Target {
 /// What Pointsman answers itself cannot be one of several statements that a server answers.
 fn belongs_to_several(action: &Action) -> bool {
     match action {
-        Action::SetConsistency(_) | Action::Kill { .. } => false,
+        Action::SetConsistency(_) | Action::RefuseConsistency(_) | Action::Kill { .. } => false,
         Action::SetVariable { .. }
         | Action::SetNames { .. }
         | Action::SetUserVariable { .. }

@@ -150,7 +150,10 @@ impl Surroundings<'_> {
                     None => format!("does not replicate from {primary}"),
                 }
             } else {
-                format!("accepts writes but is not the primary {primary}")
+                match anchor {
+                    Some(_) => format!("accepts writes but is not the primary {primary}"),
+                    None => "accepts writes, and it is not known yet which server is the primary".to_owned(),
+                }
             });
         }
         let Some(anchor) = anchor else {

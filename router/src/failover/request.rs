@@ -209,8 +209,16 @@ impl Controller {
                 "wait for its end",
             ));
         }
-        if let Some(reason) = self.coordination.barred.as_ref().or(self.coordination.lost.as_ref()) {
-            return Err(refusal(reason.clone(), "ask the proxy that holds the coordinator"));
+        if let Some(reason) = &self.coordination.barred {
+            let alternative = match reason.contains("another proxy") {
+                true => "ask that proxy",
+                false => "start servers that are down: most of them must answer",
+            };
+            return Err(refusal(reason.clone(), alternative));
+        }
+        if let Some(reason) = &self.coordination.lost {
+            let reason = format!("the coordinator does not answer: {reason}");
+            return Err(refusal(reason, "ask a proxy that reaches it"));
         }
         if self.coordination.pending.is_some() {
             return Err(refusal("another change is on its way", "try again"));
@@ -270,7 +278,7 @@ impl Controller {
         steps.push(format!("open {to_name} and send it the held writes"));
         let others = reasons.into_iter().filter(|(id, _)| *id != to);
         let passed_over =
-            others.map(|(id, reason)| (id, reason.unwrap_or_else(|| "is fit, too".into()))).collect();
+            others.map(|(id, reason)| (id, reason.unwrap_or_else(|| "would do, too".into()))).collect();
         Plan { kind, from, to, steps, lost, passed_over }
     }
 }

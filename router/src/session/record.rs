@@ -37,6 +37,8 @@ impl SessionState {
             }
             Action::SetRole { sql } => self.change(|replayable| replayable.role = Some((**sql).into())),
             Action::SetConsistency(consistency) => self.consistency = *consistency,
+            // Never done.
+            Action::RefuseConsistency(_) => {}
             Action::Use(schema) => self.change_schema(schema, now),
             Action::Kill { .. } => {}
         }

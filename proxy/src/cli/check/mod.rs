@@ -78,7 +78,9 @@ impl Picture {
         while let Some(done) = tasks.join_next().await {
             match done {
                 Ok((at, Ok(inspected))) => servers[at] = Some(inspected),
-                Ok((at, Err(error))) => silent.push(unreachable(&config.servers[at].name, &error)),
+                Ok((at, Err(error))) => {
+                    silent.push(unreachable(&config.servers[at].name, &config.user, &error))
+                }
                 Err(error) => silent.push(Finding::new("cluster", Level::Error, "check", error.to_string())),
             }
         }
@@ -126,7 +128,7 @@ impl Picture {
     fn text(&self, config: &Config, findings: &[Finding]) -> String {
         let mut text = String::new();
         for (server, view) in config.servers.iter().zip(&self.topology.servers) {
-            let version = if view.version.is_empty() { "no answer" } else { &view.version };
+            let version = if view.version.is_empty() { "not looked at" } else { &view.version };
             text.push_str(&format!("{}  {}  {}  {version}\n", server.name, server.address, view.role.name()));
         }
         text.push_str(&finding::text(findings));
@@ -141,9 +143,20 @@ impl Picture {
     }
 }
 
-fn unreachable(name: &str, error: &ProbeError) -> Finding {
-    Finding::new(name, Level::Error, "connect", error.to_string())
+fn unreachable(name: &str, account: &str, error: &ProbeError) -> Finding {
+    let finding = Finding::new(name, Level::Error, "connect", error.to_string());
+    let is_refused =
+        matches!(error, ProbeError::Connection(ConnectionError::Server { code: ER_ACCESS_DENIED, .. }));
+    if !is_refused {
+        return finding;
+    }
+    finding.with(Fix::advice(format!(
+        "the account {account} is not there, may not come from here, or has another password than password or \
+         password_file says; docs/operations.md has its CREATE USER and GRANT"
+    )))
 }
+
+const ER_ACCESS_DENIED: u16 = 1045;
 
 /// Pointsman must not be the reason for "too many connections".
 fn room(server: &Inspected, config: &Config) -> Option<Finding> {
@@ -191,7 +204,7 @@ async fn fix(
         }
         confirm("run these statements?")?;
     }
-    let mut refused = 0;
+    let (mut done, mut refused) = (0, 0);
     for server in &config.servers {
         let of_server = safe.iter().filter(|finding| finding.server == server.name);
         let statements: Vec<_> = of_server.flat_map(|finding| &finding.fix.sql).collect();
@@ -202,7 +215,10 @@ async fn fix(
         let mut connection = account.connect(&server.address, LIMIT).await.map_err(lost)?;
         for statement in statements {
             match connection.run(statement, LIMIT).await {
-                Ok(()) => note(&format!("{}: done: {statement}", server.name)),
+                Ok(()) => {
+                    done += 1;
+                    note(&format!("{}: done: {statement}", server.name));
+                }
                 Err(error @ ConnectionError::Server { .. }) => {
                     refused += 1;
                     note(&format!("{}: refused: {statement}: {error}", server.name));
@@ -211,13 +227,17 @@ async fn fix(
             }
         }
     }
-    if refused > 0 {
-        return Err(Failure::new(
-            Exit::HalfWay,
-            format!("{refused} statements were refused; the rest is done"),
-        ));
+    match (done, refused) {
+        (_, 0) => Ok(()),
+        (0, _) => {
+            let text = "nothing was changed: the service account may run none of these; run them as an administrator";
+            Err(Failure::new(Exit::Refused, text))
+        }
+        (done, refused) => {
+            let text = format!("{done} of {} done; run the others as an administrator", done + refused);
+            Err(Failure::new(Exit::HalfWay, text))
+        }
     }
-    Ok(())
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
