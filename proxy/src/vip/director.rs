@@ -468,6 +468,6 @@ const CHECK: Duration = Duration::from_secs(10);
 /// How often a kernel that does not let us is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 /// A connection is made within this time, the server's greeting included.
-const MAKING: Duration = Duration::from_millis(300);
+const MAKING: Duration = Duration::from_millis(500);
 /// The address goes this long before the lease ends.
 const MARGIN: Duration = Duration::from_millis(300);
