@@ -83,4 +83,6 @@ where
     }
 }
 
+/// Between two looks of a test that measures: looking must not be the load.
+pub const LOOK_EVERY: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(10);

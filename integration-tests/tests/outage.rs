@@ -6,7 +6,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::{APP, Sandbox, Server};
 use pointsman_integration_tests::{
-    FLAVOURS, Failure, Load, Outcome, Plan, Proxy, Rounds, Stage, Suite, Traffic, eventually,
+    FLAVOURS, Failure, LOOK_EVERY, Load, Outcome, Plan, Proxy, Rounds, Stage, Suite, Traffic, eventually,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -255,9 +255,6 @@ async fn leaves(stage: &Stage, server: &Server, since: Instant) -> Result<Durati
     }
     Ok(since.elapsed())
 }
-
-/// Looking must not be the load.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 async fn comes_back(stage: &Stage, server: &Server) {
     eventually("the server is back in the pool", LIMIT, async || {

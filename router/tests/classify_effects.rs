@@ -271,6 +271,10 @@ fn settings_of_other_kinds() {
     check_actions("SET SESSION pointsman_consistency = Global", &level(Some(Consistency::Global)));
     check_actions("SET @@pointsman_consistency = DEFAULT", &level(None));
     check_actions("SET pointsman_consistency = 'sometimes'", &refused("sometimes"));
+    check_actions("SET pointsman_consistency = @x", &refused("@x"));
+    check_actions("SET pointsman_consistency = 'global', pointsman_consistency = 1", &refused("1"));
+    let both = [Action::SetUserVariable { name: "a".into(), value: b"1".as_slice().into() }];
+    check_actions("SET @a = 1, pointsman_consistency = 'global'", &both);
     check_actions("USE `a``b`", &[Action::Use(b"a`b".as_slice().into())]);
     check_actions("KILL 5", &[Action::Kill { query_only: false, id: 5 }]);
     check_actions("KILL SOFT QUERY 18446744073709551615", &[Action::Kill { query_only: true, id: u64::MAX }]);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pointsman_integration_tests::sandbox::{APP, Options, SERVICE, Sandbox, Server};
 use pointsman_integration_tests::{
-    Failure, Flavour, Ledger, Load, Outcome, PATIENT, Plan, Proof, Proxy, Ran, Stage, Traffic, becomes,
-    eventually, run,
+    Failure, Flavour, LOOK_EVERY, Ledger, Load, Outcome, PATIENT, Plan, Proof, Proxy, Ran, Stage, Traffic,
+    becomes, eventually, run,
 };
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -212,8 +212,6 @@ pub(crate) const RESUMED_WITHIN: Duration = Duration::from_millis(4500);
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// Longer than the heartbeat goes on after the last write.
 const REST: Duration = Duration::from_millis(2500);
-/// Looking must not be the load.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 const WRITERS: usize = 3;
 const READERS: usize = 2;
 const ENOUGH_READS: u64 = 30;

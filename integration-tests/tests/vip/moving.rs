@@ -169,6 +169,12 @@ pub(crate) fn planned(_: &Bed) -> Result<(), Failed> {
         second.until("standby");
         dial("c", vip(), WITHIN)?;
     }
+    // Where the lease is about to end there is no time for anybody.
+    first.say("own 700");
+    let began = Instant::now();
+    first.say("give_up");
+    assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+    assert!(!inside("d1", has_address));
     println!(
         "the client knew after {} ms, an old connection after {} ms",
         seen.as_millis(),

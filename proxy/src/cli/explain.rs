@@ -221,6 +221,7 @@ mod tests {
         assert!(!line.contains('\n') && line.contains("\"tokens\""), "{line}");
         assert_eq!(told("", false)["intent"], "empty");
     }
+
     #[test]
     fn tells_where_a_session_would_go() {
         let check = |server: Value, expected: &str| {

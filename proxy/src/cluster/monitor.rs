@@ -107,7 +107,7 @@ impl Monitor {
         let asked = self.ways.clock.now();
         let answered = Notify::new();
         let mut asking = pin!(self.ask(subject, &answered));
-        let (mut since, mut silences) = (Instant::now(), 0);
+        let (mut since, mut silences, mut told) = (Instant::now(), 0, 0);
         let outcome = loop {
             tokio::select! {
                 biased;
@@ -118,7 +118,11 @@ impl Monitor {
                 }
                 () = sleep_until(since + self.silent_after(silences, recent)) => {
                     silences += 1;
-                    self.tell(asked, News::Silence).await;
+                    // What was told of an earlier question of this probe is not told again.
+                    if silences > told {
+                        told = silences;
+                        self.tell(asked, News::Silence).await;
+                    }
                 }
             }
         };
@@ -176,7 +180,8 @@ impl Monitor {
                 Ok(report) => return Ok(report),
             }
         }
-        let fresh = subject.insert(Subject::meet(&self.ways.account, &self.address, self.limit()).await?);
+        let fresh = subject
+            .insert(Subject::meet_by_steps(&self.ways.account, &self.address, self.limit(), answered).await?);
         fresh.report_by_steps(self.limit(), answered).await
     }
 

@@ -47,8 +47,20 @@ impl Subject {
         address: &str,
         limit: Duration,
     ) -> Result<Self, ProbeError> {
+        Self::meet_by_steps(account, address, limit, &Notify::new()).await
+    }
+
+    /// As [`Subject::meet`], and says each time that a step has been answered.
+    pub(super) async fn meet_by_steps(
+        account: &ServiceAccount,
+        address: &str,
+        limit: Duration,
+        answered: &Notify,
+    ) -> Result<Self, ProbeError> {
         let mut connection = account.connect(address, limit).await?;
+        answered.notify_one();
         let version = connection.rows(VERSION_SQL, limit).await?;
+        answered.notify_one();
         let flavour = flavour::of(version.first().ok_or(ProbeError::NoAnswer)?);
         Ok(Self {
             connection,
@@ -75,7 +87,7 @@ impl Subject {
         if self.slow_facts_due <= Instant::now() {
             self.read_slow_facts(limit, answered).await?;
         }
-        let answers = self.ask(limit).await?;
+        let answers = self.ask(limit, answered).await?;
         let identity = answers.first().and_then(|rows| rows.first()).ok_or(ProbeError::NoAnswer)?;
         let channels = answers.get(1).map(Vec::as_slice);
         let mut report = self.flavour.report(identity, channels)?;
@@ -118,7 +130,7 @@ impl Subject {
 
     /// Asks as much as the server answers. Of several statements one may have been refused: if the rest is answered,
     /// it was that one.
-    async fn ask(&mut self, limit: Duration) -> Result<Vec<Vec<Record>>, ConnectionError> {
+    async fn ask(&mut self, limit: Duration, answered: &Notify) -> Result<Vec<Vec<Record>>, ConnectionError> {
         loop {
             let (identity, replication) = (self.flavour.identity_sql(), self.flavour.replication_sql());
             let (sql, next) = match &self.depth {
@@ -131,7 +143,9 @@ impl Subject {
                     return self.connection.results(identity, limit).await;
                 }
             };
-            match (self.connection.results(&sql, limit).await, next) {
+            let asked = self.connection.results(&sql, limit).await;
+            answered.notify_one();
+            match (asked, next) {
                 (Err(ConnectionError::Server { .. }), Some(next)) => self.depth = next,
                 (Err(ConnectionError::Server { code, message }), None) => {
                     self.depth = Depth::Identity { code, message };

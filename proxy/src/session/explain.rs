@@ -50,10 +50,7 @@ fn told(
 ) -> (Option<ServerId>, String) {
     match decision {
         Decision::Primary { reason } => (primary, reason.into_owned()),
-        Decision::Replica { id, wait: None, reason } => (Some(id), reason.into_owned()),
-        Decision::Replica { id, wait: Some(_), reason } => {
-            (Some(id), format!("{reason}, once it has applied what this session has seen"))
-        }
+        Decision::Replica { id, wait: _, reason } => (Some(id), reason.into_owned()),
         Decision::Pinned => {
             (held, format!("pinned to its connection: {}", pins.names().collect::<Vec<_>>().join(", ")))
         }
@@ -70,9 +67,7 @@ fn told(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use pointsman_router::route::{Refusal, Wait};
+    use pointsman_router::route::Refusal;
 
     use super::*;
 
@@ -84,14 +79,8 @@ mod tests {
             assert_eq!(told(decision, Some(primary), Some(replica), pins), (server, route.to_owned()));
         };
         let reason = || "why".into();
-        let wait = || Wait { position: "0-1-7".to_owned(), timeout: Duration::from_millis(20) };
         check(Decision::Primary { reason: reason() }, Some(primary), "why");
         check(Decision::Replica { id: replica, wait: None, reason: reason() }, Some(replica), "why");
-        check(
-            Decision::Replica { id: replica, wait: Some(wait()), reason: reason() },
-            Some(replica),
-            "why, once it has applied what this session has seen",
-        );
         check(Decision::Pinned, Some(replica), "pinned to its connection: transaction, user-lock");
         check(
             Decision::LeaveReplica { reason: reason() },

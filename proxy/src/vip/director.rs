@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use pointsman_router::topology::Topology;
 use pointsman_router::vip::{Change, ReadPool, Table, Wish, plan};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::announce::{Announcer, Schedule};
@@ -29,6 +28,8 @@ pub(super) struct Director {
     addresses: Addresses,
     wish: Option<Wish>,
     ownership: Ownership,
+    /// When the address goes to somebody else, and who waits for that.
+    giving_up: Option<(Instant, oneshot::Sender<bool>)>,
     /// None until the kernel has let us.
     ready: Option<Ready>,
     /// When to try again, or to look again.
@@ -69,6 +70,7 @@ impl Director {
             addresses: Addresses::new(),
             wish: None,
             ownership,
+            giving_up: None,
             ready: None,
             next_look: now,
             next_check: now,
@@ -102,14 +104,7 @@ impl Director {
                 self.addresses = addresses;
             }
             Command::Own(ownership) => self.ownership = ownership,
-            Command::GiveUp(done) => {
-                self.let_come_through();
-                self.ownership = Ownership::None;
-                self.work();
-                let held = self.ready.as_mut().map(|ready| ready.kernel.holds_address());
-                // A kernel that never let us has no address of ours.
-                let _left = done.send(held.is_none_or(|held| held.is_ok_and(|held| !held)));
-            }
+            Command::GiveUp(done) => self.giving_up = Some((self.close_threshold(Instant::now()), done)),
             Command::Readmit(server) => self.pool.readmit(server),
             Command::Evict(server, done) => {
                 self.pool.evict(server);
@@ -128,23 +123,23 @@ impl Director {
         }
     }
 
-    /// Gives connections that are being made the time that they need, as far as there is some.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this thread has no runtime, and nothing else to do meanwhile"
-    )]
-    fn let_come_through(&mut self) {
-        let Some(ready) = self.ready.as_mut().filter(|ready| ready.announcements.is_some()) else { return };
-        let time = match self.ownership {
-            Ownership::Until(end) => {
-                end.saturating_duration_since(Instant::now()).saturating_sub(MARGIN * 2).min(MAKING)
-            }
-            Ownership::Alone | Ownership::None => MAKING,
+    /// Lets no new connection begin, and says until when those that are being made have time: less than usual at the end of
+    /// a lease.
+    fn close_threshold(&mut self, now: Instant) -> Instant {
+        let last = match self.ownership {
+            Ownership::Until(end) => end.checked_sub(MARGIN * 2).unwrap_or(now),
+            Ownership::Alone | Ownership::None => now + MAKING,
+        };
+        let due = last.min(now + MAKING);
+        let Some(ready) = self.ready.as_mut().filter(|ready| ready.announcements.is_some() && due > now)
+        else {
+            return now;
         };
         match ready.kernel.shut_threshold() {
-            Ok(()) => sleep(time),
+            Ok(()) => due,
             Err(fault) => {
-                warn!(%fault, "connections that are being made are cut off by the move of the address")
+                warn!(%fault, "connections that are being made are cut off by the move of the address");
+                now
             }
         }
     }
@@ -152,8 +147,17 @@ impl Director {
     /// Does everything that is due.
     fn work(&mut self) {
         let now = Instant::now();
+        let given_up = self.giving_up.take_if(|(due, _)| *due <= now);
+        if given_up.is_some() {
+            self.ownership = Ownership::None;
+        }
         // First of all, so that nothing below can delay it.
         self.drop_in_time(now);
+        if let Some((_, done)) = given_up {
+            let held = self.ready.as_mut().map(|ready| ready.kernel.holds_address());
+            // A kernel that never let us has no address of ours.
+            let _left = done.send(held.is_none_or(|held| held.is_ok_and(|held| !held)));
+        }
         self.wish = self.pool.wish(&self.topology, &self.addresses, now - self.started).or(self.wish.take());
         let Some(wish) = self.wish.clone() else { return };
         if let Err(fault) = self.keep_in_step(&wish, now) {
@@ -163,10 +167,11 @@ impl Director {
     }
 
     fn next_timer(&self) -> Instant {
+        let given_up = self.giving_up.as_ref().map(|(due, _)| *due);
         if self.wish.is_none() {
-            return Instant::now() + LOOK;
+            return given_up.unwrap_or_else(|| Instant::now() + LOOK);
         }
-        let mut next = self.next_look;
+        let mut next = given_up.map_or(self.next_look, |due| due.min(self.next_look));
         let Some(ready) = &self.ready else { return next };
         if let Some(schedule) = &ready.announcements {
             next = next.min(schedule.next());
@@ -191,6 +196,9 @@ impl Director {
         let is_due = now >= self.next_look || now >= self.next_check;
         if now >= self.next_check {
             ready.check(self.view.state == State::Starting)?;
+            if self.giving_up.is_none() {
+                ready.kernel.open_threshold();
+            }
             self.next_check = now + CHECK;
         }
         if is_due {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pointsman_config::Forwarding;
 use pointsman_router::vip::{Change, ServiceKey, Table};
+use tracing::warn;
 
 use super::Settings;
 use super::ipvs::{Destinations, Ipvs};
@@ -200,15 +201,16 @@ impl Kernel {
             let link = self.links.find(&name).map_err(while_doing(READ_ADDRESSES))?;
             link.ok_or_else(|| while_doing("find vip.interface")(io::ErrorKind::NotFound.into()))?.index
         };
-        self.open_threshold()?;
+        self.open_threshold();
         self.links.add_address(index, ip, lifetime).map_err(while_doing("add vip.address"))
     }
 
     /// Gives the address away; the rest stays in step, which harms nobody.
     pub(super) fn drop_address(&mut self) -> Result<(), Fault> {
         let name = self.holder_name();
-        self.remove(&name, self.service.address)?;
-        self.open_threshold()
+        let removed = self.remove(&name, self.service.address);
+        self.open_threshold();
+        removed
     }
 
     /// Lets no new connections in, until the address has been dropped or is taken again.
@@ -217,12 +219,13 @@ impl Kernel {
         threshold.and_then(Threshold::shut).map_err(while_doing("hold new connections back"))
     }
 
-    fn open_threshold(&mut self) -> Result<(), Fault> {
-        let Some(threshold) = &mut self.threshold else { return Ok(()) };
-        match threshold.clear() {
+    /// Lets new connections in, if they were held back. What fails is tried again with the next look.
+    pub(super) fn open_threshold(&mut self) {
+        match self.threshold.as_mut().map(Threshold::clear) {
+            None | Some(Ok(())) => {}
             // Without nftables in the kernel there is nothing to take away.
-            Err(error) if matches!(error.raw_os_error(), Some(EOPNOTSUPP | EINVAL)) => Ok(()),
-            outcome => outcome.map_err(while_doing("let new connections in")),
+            Some(Err(error)) if matches!(error.raw_os_error(), Some(EOPNOTSUPP | EINVAL)) => {}
+            Some(Err(error)) => warn!(%error, "new connections to the virtual address may be held back"),
         }
     }
 

@@ -22,7 +22,7 @@ pub trait Host: Send {
     /// Tells whose the address is.
     fn own(&self, ownership: Ownership);
 
-    /// Takes the address away at once; whether it is gone.
+    /// Takes the address away, after the connections that are being made; whether it is gone.
     fn give_up(&mut self) -> impl Future<Output = bool> + Send;
 }
 

@@ -76,7 +76,9 @@ fn for_statement(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
 /// A list of assignments, or SET NAMES and the like in their place.
 fn assignments(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
     let mut draft = Draft::session(Kind::Set, "sets what the session tracks");
-    for item in text.tail(1).split(b',') {
+    let items = text.tail(1).split(b',');
+    let is_alone = items.len() == 1;
+    for item in items {
         if item.is(0, "password") && (assigns(&item, 1) || item.is_any(1, &["for", "to"])) {
             return super::define::grant();
         }
@@ -90,6 +92,13 @@ fn assignments(text: &Text<'_>, catalogue: &Catalogue) -> Draft {
             }
             None => unreadable(&mut draft),
         }
+    }
+    let is_ours = |action: &Action| matches!(action, Action::SetConsistency(_));
+    if !is_alone && draft.actions.iter().any(is_ours) {
+        // Nobody could do both parts: the server refuses all of it, because it does not know the variable.
+        draft.actions.retain(|action| !is_ours(action));
+        unreadable(&mut draft);
+        "pointsman_consistency beside other variables".clone_into(&mut draft.reason);
     }
     draft
 }

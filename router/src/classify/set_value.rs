@@ -152,7 +152,8 @@ fn autocommit(value: &Text<'_>, draft: &mut Draft) {
 
 /// `SET pointsman_consistency = session | eventual | global | DEFAULT`, with or without quotes.
 fn consistency(value: &Text<'_>, draft: &mut Draft) -> Option<()> {
-    let name = word_or_string(value, 0).filter(|_| value.len() == 1)?;
+    let alone = word_or_string(value, 0).filter(|_| value.len() == 1);
+    let name = alone.unwrap_or_else(|| value.between(0, value.len()));
     draft.actions.push(match directive::consistency(name) {
         None if !name.eq_ignore_ascii_case(b"default") => {
             Action::RefuseConsistency(String::from_utf8_lossy(name).into())

@@ -13,6 +13,8 @@ const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
 /// What is known of a replica's transactions beyond the primary's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Divergence {
+    /// What the replica held in its oldest report that has not been compared yet, and when that came.
+    held: Option<(GtidSet, Duration)>,
     /// Transactions of the replica that the primary has not shown, and since when.
     ahead: Option<(GtidSet, Duration)>,
     /// Where the replica stood when the primary's own position went back.
@@ -20,8 +22,20 @@ pub(crate) struct Divergence {
 }
 
 impl Divergence {
-    /// Compares with a report of the primary that was asked for after the replica's report had come.
-    pub(crate) fn compare(&mut self, replica: &GtidSet, primary: &GtidSet, now: Duration) {
+    /// Takes what a report of the replica says that it holds.
+    pub(crate) fn note(&mut self, replica: &GtidSet, noticed: Duration) {
+        self.held.get_or_insert_with(|| (replica.clone(), noticed));
+    }
+
+    /// Compares with a report of the primary, which says something only if it was asked for after the replica's had come: so
+    /// one of the replica is kept for it, as long as the primary may take to answer.
+    pub(crate) fn compare(&mut self, primary: &GtidSet, asked: Duration, now: Duration) {
+        if let Some((replica, _)) = self.held.take_if(|(_, noticed)| *noticed <= asked) {
+            self.hold_against(&replica, primary, now);
+        }
+    }
+
+    fn hold_against(&mut self, replica: &GtidSet, primary: &GtidSet, now: Duration) {
         if self.stranded_at.as_ref().is_some_and(|at| !replica.contains(at)) {
             self.stranded_at = None;
         }
@@ -39,6 +53,8 @@ impl Divergence {
     /// The primary's position went back to before what this replica holds: equal numbers mean different
     /// transactions from now on, until the replica is set up anew.
     pub(crate) fn strand(&mut self, replica: &GtidSet) {
+        // An older report would look like a replica that has been set up anew.
+        self.held = None;
         if !replica.is_empty() {
             self.stranded_at = Some(replica.clone());
         }
@@ -74,7 +90,8 @@ mod tests {
     fn check(flavour: Flavour, replica: &str, primary: &str, lossless: bool, diverged: bool) {
         let parse = |text| GtidSet::parse(flavour, text).expect("a position");
         let mut divergence = Divergence::default();
-        divergence.compare(&parse(replica), &parse(primary), Duration::ZERO);
+        divergence.note(&parse(replica), Duration::ZERO);
+        divergence.compare(&parse(primary), Duration::ZERO, Duration::ZERO);
         let report = Report { server_id: 1, uuid: UUID.into(), ..Report::default() };
         let verdict = divergence.verdict(CONFIRMED_AFTER, lossless.then_some(&report));
         assert_eq!(verdict.is_some(), diverged, "{replica} against {primary}: {verdict:?}");
@@ -91,5 +108,37 @@ mod tests {
         check(Flavour::Mysql, &format!("{UUID}:1-5"), &format!("{UUID}:1-4"), false, true);
         let other = UUID.replace('3', "4");
         check(Flavour::Mysql, &format!("{UUID}:1-5,{other}:1"), &format!("{UUID}:1-4"), true, true);
+    }
+
+    #[test]
+    fn a_stranded_replica_stays_so_until_it_is_set_up_anew() {
+        let parse = |text| GtidSet::parse(Flavour::Mariadb, text).expect("a position");
+        let ms = Duration::from_millis;
+        let mut divergence = Divergence::default();
+        divergence.note(&parse("0-1-5"), ms(0));
+        divergence.strand(&parse("0-1-9"));
+        for (replica, at, stranded) in [("0-1-9", 100, true), ("0-1-2", 300, false)] {
+            divergence.compare(&parse("0-1-2"), ms(at - 50), ms(at));
+            divergence.note(&parse(replica), ms(at));
+            divergence.compare(&parse("0-1-2"), ms(at + 50), ms(at + 50));
+            assert_eq!(divergence.verdict(ms(at + 50), None).is_some(), stranded, "{replica}");
+        }
+    }
+
+    #[test]
+    fn a_slow_primary_is_compared_with_too() {
+        let parse = |text| GtidSet::parse(Flavour::Mariadb, text).expect("a position");
+        let ms = Duration::from_millis;
+        let mut divergence = Divergence::default();
+        // The replica answers every 100 ms, and the primary takes 250 ms.
+        for at in (0..=2_000).step_by(50) {
+            if at % 100 == 0 {
+                divergence.note(&parse("0-1-9,1-2-1"), ms(at));
+            }
+            if at % 350 == 250 {
+                divergence.compare(&parse("0-1-9"), ms(at - 250), ms(at));
+            }
+        }
+        assert!(divergence.verdict(ms(2_000), None).is_some());
     }
 }

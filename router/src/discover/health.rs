@@ -1,7 +1,5 @@
 //! Whether a server answers, and how steadily.
 
-use std::time::Duration;
-
 use super::observation::News;
 
 /// Reports in a row that bring a replica back into the pool.
@@ -30,7 +28,7 @@ enum Reach {
 
 impl Health {
     /// Takes one probe's outcome; `limit` failed ones in a row make a server down, a refusal does at once.
-    pub(super) fn observe(&mut self, news: &News, limit: u32, timeout: Duration) {
+    pub(super) fn observe(&mut self, news: &News, limit: u32) {
         match news {
             News::Report(_) => {
                 self.reach = Reach::Up;
@@ -48,7 +46,7 @@ impl Health {
                     self.reach = Reach::Up;
                 }
             }
-            News::Silence => self.miss(limit, format!("no answer within {} ms", timeout.as_millis())),
+            News::Silence => self.miss(limit, "no answer".to_owned()),
             News::Failed(reason) => self.miss(limit, reason.clone()),
             News::Refused(reason) => self.miss(self.misses, reason.clone()),
         }
@@ -107,7 +105,7 @@ mod tests {
                     '4' => News::Rejected { code: 1040, message: "too many connections".into() },
                     _ => News::Rejected { code: SHUTTING_DOWN, message: "shutdown".into() },
                 };
-                health.observe(&news, 3, Duration::from_millis(300));
+                health.observe(&news, 3);
                 match health.reach {
                     Reach::Unknown => '?',
                     Reach::Up if health.steady() => 'U',

@@ -52,7 +52,6 @@ pub struct Withdrawn {
 #[derive(Debug)]
 pub struct Discovery {
     failures: u32,
-    timeout: Duration,
     lag: pointsman_config::Lag,
     servers: Vec<Tracked>,
     sources: Sources,
@@ -107,7 +106,6 @@ impl Discovery {
     pub fn new(config: &Config) -> Self {
         Self {
             failures: config.monitor.failures,
-            timeout: config.monitor.timeout,
             lag: config.lag.clone(),
             servers: Roster::new(&config.servers)
                 .members()
@@ -138,11 +136,12 @@ impl Discovery {
         let at = usize::from(server.0);
         // A probe of one that has gone meanwhile says nothing.
         let Some(tracked) = self.servers.get_mut(at).filter(|tracked| !tracked.gone) else { return };
-        tracked.health.observe(&news, self.failures, self.timeout);
+        tracked.health.observe(&news, self.failures);
         let is_report = matches!(news, News::Report(_));
         if let News::Report(report) = news {
             tracked.asked = asked;
             tracked.reported = noticed;
+            tracked.divergence.note(&report.executed, noticed);
             self.take_report(at, *report);
         }
         self.decide_primary();
@@ -264,10 +263,8 @@ impl Discovery {
         let at = usize::from(server.0);
         if self.primary == Primary::Is(server) {
             let Some(position) = self.report(server).map(|report| report.executed.clone()) else { return };
-            for other in self.servers.iter_mut().filter(|s| s.id != server && s.reported <= asked) {
-                if let Some(report) = &other.report {
-                    other.divergence.compare(&report.executed, &position, noticed);
-                }
+            for other in self.servers.iter_mut().filter(|other| other.id != server) {
+                other.divergence.compare(&position, asked, noticed);
             }
             if std::mem::take(&mut self.estimated) {
                 self.restart_clock();

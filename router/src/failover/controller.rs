@@ -288,9 +288,7 @@ impl Controller {
                 continue;
             }
             other.compare(&position, asked);
-            if let Some(report) = other.report.as_ref().filter(|_| other.noticed <= asked) {
-                other.divergence.compare(&report.executed, &position, self.now);
-            }
+            other.divergence.compare(&position, asked, self.now);
         }
     }
 

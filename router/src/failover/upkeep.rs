@@ -232,11 +232,10 @@ impl Controller {
         if channel.is_some_and(|channel| channel.applies && !report.has_applied_all()) {
             return;
         }
-        // Only what the primary had when asked later than this server says anything.
-        let Some(seen) = self.watch(primary).filter(|of_primary| of_primary.asked >= watch.noticed) else {
+        // Only what the primary had when asked after this server had come to its position says anything.
+        if self.watch(primary).is_none_or(|of_primary| of_primary.asked < watch.executed_since) {
             return;
-        };
-        let _ = seen;
+        }
         if let Some(errant) = errant(&report, of_primary) {
             self.note(
                 Level::Alarm,

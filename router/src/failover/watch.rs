@@ -16,6 +16,8 @@ pub(super) struct Watch {
     pub(super) life_asked: Duration,
     /// When it came.
     pub(super) noticed: Duration,
+    /// When the first of the reports came that tell the same position as the last.
+    pub(super) executed_since: Duration,
     /// When the server last answered anything.
     pub(super) answered: Option<Duration>,
     pub(super) misses: u32,
@@ -141,7 +143,11 @@ impl Watch {
         if report.incarnation != 0 {
             self.life_asked = asked;
         }
+        self.divergence.note(&report.executed, noticed);
         let before = self.report.take();
+        if before.as_ref().is_none_or(|before| before.executed != report.executed) {
+            self.executed_since = noticed;
+        }
         if let Some(before) = &before {
             if report.incarnation == 0 {
                 report.incarnation = before.incarnation;

@@ -145,9 +145,11 @@ impl Picture {
 
 fn unreachable(name: &str, account: &str, error: &ProbeError) -> Finding {
     let finding = Finding::new(name, Level::Error, "connect", error.to_string());
-    let is_refused =
-        matches!(error, ProbeError::Connection(ConnectionError::Server { code: ER_ACCESS_DENIED, .. }));
-    if !is_refused {
+    let code = match error {
+        ProbeError::Connection(ConnectionError::Server { code, .. }) => *code,
+        ProbeError::Connection(_) | ProbeError::NoAnswer | ProbeError::Position(_) => 0,
+    };
+    if !REFUSED_LOGINS.contains(&code) {
         return finding;
     }
     finding.with(Fix::advice(format!(
@@ -156,7 +158,8 @@ fn unreachable(name: &str, account: &str, error: &ProbeError) -> Finding {
     )))
 }
 
-const ER_ACCESS_DENIED: u16 = 1045;
+/// ER_ACCESS_DENIED_ERROR, ER_HOST_NOT_PRIVILEGED, ER_ACCESS_DENIED_NO_PASSWORD_ERROR.
+const REFUSED_LOGINS: [u16; 3] = [1045, 1130, 1698];
 
 /// Pointsman must not be the reason for "too many connections".
 fn room(server: &Inspected, config: &Config) -> Option<Finding> {
@@ -230,11 +233,13 @@ async fn fix(
     match (done, refused) {
         (_, 0) => Ok(()),
         (0, _) => {
-            let text = "nothing was changed: the service account may run none of these; run them as an administrator";
+            let text = "nothing was changed: all of it was refused, see above; where rights are missing, run it as an administrator";
             Err(Failure::new(Exit::Refused, text))
         }
         (done, refused) => {
-            let text = format!("{done} of {} done; run the others as an administrator", done + refused);
+            let all = done + refused;
+            let text =
+                format!("{done} of {all} done; where rights are missing, run the others as an administrator");
             Err(Failure::new(Exit::HalfWay, text))
         }
     }
