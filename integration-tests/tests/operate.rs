@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use pointsman_integration_tests::sandbox::Server;
-use pointsman_integration_tests::{FLAVOURS, Failure, Flavour, Outcome, Plan, Stage, Suite, eventually, run};
+use pointsman_integration_tests::sandbox::{APP, Server};
+use pointsman_integration_tests::{
+    FLAVOURS, Failure, Flavour, Load, Outcome, Plan, Stage, Suite, Traffic, eventually, run,
+};
 use serde_json::Value;
 
 fn main() {
@@ -259,8 +261,13 @@ async fn check_grants(stage: Arc<Stage>) -> Outcome {
     let (proxy, sandbox) = (stage.proxy().await?, stage.sandbox().await?);
     let configuration = proxy.configuration().display().to_string();
     let arguments = ["check", "-o", "json", "--config", &configuration];
+    // While something is written all the time, replicas are a moment behind, or seen a moment after the primary.
+    let load = Load { readers: 0, writers: 4, transactions: 0, pace: Duration::from_millis(2) };
+    let traffic = Traffic::start(proxy.options(APP, "app"), load).await?;
     let good = run(&arguments, "").await?;
     assert_eq!(good.code, 0, "{}{}", good.out, good.err);
+    assert!(traffic.tally().writes > 0);
+    drop(traffic);
     let privilege = match stage.flavour() {
         Flavour::Mariadb => "REPLICA MONITOR",
         Flavour::Mysql => "REPLICATION CLIENT",

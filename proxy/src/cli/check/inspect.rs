@@ -33,6 +33,17 @@ pub(super) struct Inspected {
     pub(super) non_transactional: (Vec<String>, usize),
     /// None where the service account may not read them.
     pub(super) accounts: Option<Vec<Account>>,
+    /// To look again.
+    pub(super) way: Option<(ServiceConnection, &'static dyn Flavour)>,
+}
+
+impl Inspected {
+    /// Takes a newer report.
+    pub(super) async fn look(&mut self) -> Result<(), ProbeError> {
+        let (connection, words) = self.way.as_mut().ok_or(ProbeError::NoAnswer)?;
+        self.report = report(connection, *words).await?;
+        Ok(())
+    }
 }
 
 /// Asks the server at `address`.
@@ -63,6 +74,7 @@ pub(super) async fn inspect(
     inspected.grants = Grants::parse(&grants.iter().filter_map(|row| row.at(0)).collect::<Vec<_>>());
     inspected.non_transactional = non_transactional(&mut connection).await?;
     inspected.accounts = super::accounts::read(&mut connection, words.flavour(), LIMIT).await?;
+    inspected.way = Some((connection, words));
     Ok(inspected)
 }
 

@@ -85,7 +85,7 @@ impl Picture {
             }
         }
         silent.sort_by(|a, b| a.server.cmp(&b.server));
-        let topology = replication::topology(config, &servers);
+        let topology = replication::topology(config, &mut servers).await;
         Self { servers, topology, silent }
     }
 

@@ -7,31 +7,38 @@ use pointsman_config::Config;
 use pointsman_router::discover::{Discovery, News, Observation};
 use pointsman_router::intent::Flavour;
 use pointsman_router::topology::{Role, ServerId, State, Topology};
+use tokio::time::{Instant, sleep};
 
 use super::finding::{Finding, Fix, Level};
 use super::inspect::Inspected;
 use crate::cluster::connection::is_on;
 
-/// Judges the servers as the running proxy would after a few looks at the same picture.
-pub(super) fn topology(config: &Config, servers: &[Option<Inspected>]) -> Topology {
+/// Judges the servers as the running proxy would after a few looks: where something is written all the time, one look
+/// shows a replica behind the primary, or before it, that is neither a moment later.
+pub(super) async fn topology(config: &Config, servers: &mut [Option<Inspected>]) -> Topology {
     let mut discovery = Discovery::new(config);
-    for round in 0..LOOKS {
-        for (at, server) in servers.iter().enumerate() {
+    let began = Instant::now();
+    for look in 0..LOOKS {
+        if look > 0 {
+            sleep(BETWEEN_LOOKS).await;
+        }
+        for (at, server) in servers.iter_mut().enumerate() {
             let Some(server) = server else { continue };
-            let now = Duration::from_secs(1) * (round + 1);
-            discovery.observe(Observation {
-                server: ServerId(u16::try_from(at).unwrap_or(u16::MAX)),
-                asked: now,
-                noticed: now,
-                news: News::Report(Box::new(server.report.clone())),
-            });
+            let asked = began.elapsed();
+            let news = match server.look().await {
+                Ok(()) => News::Report(Box::new(server.report.clone())),
+                Err(error) => News::Failed(error.to_string()),
+            };
+            let (id, noticed) = (ServerId(u16::try_from(at).unwrap_or(u16::MAX)), began.elapsed());
+            discovery.observe(Observation { server: id, asked, noticed, news });
         }
     }
     discovery.topology()
 }
 
-/// Enough for every verdict that needs more than one report.
-const LOOKS: u32 = 5;
+/// Enough for every verdict that needs more than one report, and longer together than a transaction must be missing.
+const LOOKS: u32 = 6;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 
 /// What is wrong between the servers.
 pub(super) fn judge(topology: &Topology, servers: &[Option<Inspected>]) -> Vec<Finding> {
