@@ -306,6 +306,7 @@ async fn stalled(stage: Arc<Stage>) -> Outcome {
     for replica in sandbox.replicas() {
         replica.run(&["STOP REPLICA IO_THREAD"]).await?;
     }
+    kill_who_waits(&proxy, &traffic).await?;
     eventually("the verdict", LIMIT, async || {
         let Ok(status) = proxy.status().await else { return false };
         let reason = status["failover"]["verdict_reason"].as_str().unwrap_or_default();
@@ -321,6 +322,31 @@ async fn stalled(stage: Arc<Stage>) -> Outcome {
     .await;
     nothing_lost(sandbox.primary(), &traffic).await
 }
+
+/// MariaDB would end the wait and answer OK, so what is being committed is not interrupted.
+async fn kill_who_waits(proxy: &Proxy, traffic: &Traffic) -> Outcome {
+    let mut client = proxy.connect(APP, "app").await?;
+    let waiting =
+        "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND INFO LIKE 'INSERT%'";
+    let (mut ids, mut written): (Vec<u64>, u64) = (Vec::new(), 0);
+    for _ in 0..LOOKS {
+        written = traffic.tally().writes;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ids = client.query(waiting).await?;
+        if ids.len() == traffic.writers() && traffic.tally().writes == written {
+            break;
+        }
+    }
+    assert_eq!(ids.len(), traffic.writers(), "not all writers wait");
+    for id in ids {
+        client.query_drop(format!("KILL QUERY {id}")).await?;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(traffic.tally().writes, written, "acknowledged without a replica");
+    Ok(())
+}
+
+const LOOKS: u32 = 20;
 
 async fn locked(stage: Arc<Stage>) -> Outcome {
     let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);

@@ -17,6 +17,7 @@ use pointsman_router::gtid::GtidSet;
 use pointsman_router::roster::Roster;
 use pointsman_router::topology::ServerId;
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 fn main() {
@@ -27,7 +28,11 @@ fn main() {
         suite.test(&stage, "a receiver stops at once, also when its source is frozen", stop_receiver);
         suite.test(&stage, "unapplied transactions survive when the applier starts first", backlog);
         suite.test(&stage, "read_only has a deadline and is undone", read_only_deadline);
-        suite.test(&stage, "clients are ended, replication is not", kill_clients);
+        suite.test(
+            &stage,
+            "a fenced server ends its clients, none of which gets an OK, and not replication",
+            fence,
+        );
         suite.test(&stage, "a delay is taken away", remove_delay);
         suite.test(&stage, "a step that has expired is not sent", expired);
         suite.test(&stage, "a replica is promoted, its sibling follows, the old primary rejoins", promotion);
@@ -215,15 +220,59 @@ async fn read_only_deadline(stage: Arc<Stage>) -> Outcome {
     follows(&sandbox).await
 }
 
-async fn kill_clients(stage: Arc<Stage>) -> Outcome {
+/// The one that waits for a whole group's acknowledgement must not be let go before the others are ended.
+async fn fence(stage: Arc<Stage>) -> Outcome {
     let sandbox = stage.sandbox().await?;
     let team = Team::new(&sandbox);
-    let mut client = sandbox.primary().connect_as(APP, "app").await?;
-    client.query_drop("BEGIN").await?;
-    team.run(0, Step::KillClients).await?;
-    assert!(client.query_drop("SELECT 1").await.is_err());
+    let mut idle = sandbox.primary().connect_as(APP, "app").await?;
+    idle.query_drop("BEGIN").await?;
+    sandbox.primary().run(&["CREATE TABLE app.fenced (id INT PRIMARY KEY)"]).await?;
+    for round in 0..FENCES {
+        let mut writers = Vec::new();
+        for _ in 0..FENCED_WRITERS {
+            writers.push(sandbox.primary().connect_as(APP, "app").await?);
+        }
+        for replica in [1, 2] {
+            team.run(replica, Step::StopReceiver).await?;
+        }
+        let mut waiting = JoinSet::new();
+        for (id, mut client) in (round * FENCED_WRITERS..).zip(writers) {
+            let sql = format!("INSERT INTO fenced VALUES ({id})");
+            waiting.spawn(async move { client.query_drop(sql).await.is_ok() });
+        }
+        eventually("all commits wait", LIMIT, async || {
+            let sql = "SELECT COUNT(*), SUM(STATE LIKE '%semi-sync ACK%') FROM information_schema.PROCESSLIST \
+                       WHERE INFO LIKE 'INSERT INTO fenced%'";
+            let rows = sandbox.primary().rows::<(usize, Option<u32>)>(sql).await;
+            rows.is_ok_and(|rows| matches!(rows[..], [(FENCED_WRITERS, Some(1..))]))
+        })
+        .await;
+        // Where nothing ends the wait, read_only waits for it, too.
+        let fenced = team.run(0, Step::Fence).await;
+        assert!(fenced.is_ok() || stage.flavour() == Flavour::Mysql, "{fenced:?}");
+        let mut acknowledged = 0;
+        while let Ok(Some(answer)) = timeout(ANSWERED_WITHIN, waiting.join_next()).await {
+            acknowledged += usize::from(answer?);
+        }
+        assert_eq!(acknowledged, 0, "of {FENCED_WRITERS} clients whose writes no replica had");
+        waiting.abort_all();
+        for replica in [1, 2] {
+            team.run(replica, Step::StartReplication).await?;
+        }
+        eventually("it is read-only", LIMIT, async || {
+            let read_only = sandbox.primary().rows::<bool>("SELECT @@global.read_only").await;
+            read_only.is_ok_and(|rows| rows == [true])
+        })
+        .await;
+        team.run(0, Step::SetWritable { lossless: true, wait_for: 1, life: 0 }).await?;
+    }
+    assert!(idle.query_drop("SELECT 1").await.is_err());
     follows(&sandbox).await
 }
+
+const FENCES: usize = 4;
+const FENCED_WRITERS: usize = 20;
+const ANSWERED_WITHIN: Duration = Duration::from_millis(300);
 
 async fn remove_delay(stage: Arc<Stage>) -> Outcome {
     let sandbox = stage.sandbox().await?;

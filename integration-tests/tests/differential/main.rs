@@ -29,6 +29,11 @@ fn main() {
         plan.configuration = "[pool]\nmax_connections = 2\nacquire_timeout = \"60s\"\n".to_owned();
         let stage = suite.stage(plan);
         suite.test(&stage, "LAST_INSERT_ID() follows its session", insert_ids);
+        suite.test(
+            &stage,
+            "ROW_COUNT() is of the statement before, also while other connections end",
+            row_counts,
+        );
         suite.test(&stage, "20,000 statements of 8 clients on 2 connections per server", same_answers);
     }
     suite.run()
@@ -76,6 +81,33 @@ async fn insert_ids(stage: Arc<Stage>) -> Outcome {
     }
     let set = sandbox.primary().counter("Com_set_option").await? - before;
     assert!(set < INSERTS / 10, "{set} SETs for {INSERTS} INSERTs");
+    Ok(())
+}
+
+/// After a connection has ended the server is asked whether it lives, which must not come between the two.
+async fn row_counts(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    sandbox
+        .primary()
+        .run(&["CREATE TABLE app.counted (n INT)", "INSERT INTO app.counted VALUES (1), (2)"])
+        .await?;
+    let proxy = Proxy::start(&sandbox, "[runtime]\nworkers = 1\n").await?;
+    let mut one = proxy.connect(APP, "app").await?;
+    for _ in 0..ENDED {
+        let mut other = proxy.connect(APP, "app").await?;
+        other.query_drop("BEGIN").await?;
+        let thread: Option<u64> = other.query_first("SELECT @@pseudo_thread_id").await?;
+        let thread = thread.ok_or("no thread")?;
+        one.query_drop("UPDATE counted SET n = n + 1").await?;
+        other.query_drop("COMMIT").await?;
+        sandbox.primary().run(&[&format!("KILL {thread}")]).await?;
+        // Finds that its connection is gone.
+        other.query_drop("UPDATE counted SET n = n + 1").await?;
+        one.query_drop("UPDATE counted SET n = n + 1").await?;
+        let counted: Option<i64> = one.query_first("SELECT ROW_COUNT()").await?;
+        assert_eq!(counted, Some(2));
+        other.disconnect().await?;
+    }
     Ok(())
 }
 
@@ -221,6 +253,7 @@ fn told(pair: &Pair, history: &History, failure: Failure) -> Failure {
 }
 
 const INSERTS: u64 = 100;
+const ENDED: u32 = 10;
 const SESSIONS: u64 = 8;
 /// Of all sessions together, each of which runs its part.
 const STATEMENTS: usize = 20_000;

@@ -1,6 +1,6 @@
 //! Keeps clients from writing to a server: in an orderly way with a deadline, or as far as it can be reached.
 
-use std::collections::BTreeSet;
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::clients::{self, GONE_LIMIT, GONE_LOOK};
 use super::steps::{StepFailure, Work};
 use super::words;
 use crate::cluster::connection::{ConnectionError, Record};
-use crate::cluster::epoch;
 
 /// `read_only = 1` within `deadline`, or undone: the statement waits for commits, and for ever where they wait for an
 /// acknowledgement, while all new writes wait behind it. So it runs on a connection of its own.
@@ -53,60 +53,6 @@ async fn undo(work: &mut Work<'_>, thread: u32) -> Result<(), StepFailure> {
     work.change(words::writable(work.flavour())).await
 }
 
-/// A connection on the server.
-struct Thread {
-    id: String,
-    user: String,
-    is_client: bool,
-}
-
-async fn threads(work: &mut Work<'_>) -> Result<Vec<Thread>, StepFailure> {
-    let own = work.realm.account.user().to_owned();
-    let rows = work.threads().await?;
-    let threads = rows.iter().map(|row| {
-        let (user, command) = (row.text_or_empty(&["User"]), row.text_or_empty(&["Command"]));
-        // What waits to be written as a heartbeat holds up read_only as any other write does.
-        let beats = row.text_or_empty(&["Info"]).starts_with(epoch::BEAT);
-        let is_client = (user != own || beats)
-            && user != "system user"
-            && user != "event_scheduler"
-            && !command.starts_with("Binlog Dump")
-            && command != "Daemon";
-        Thread { id: row.text_or_empty(&["Id"]), user, is_client }
-    });
-    Ok(threads.collect())
-}
-
-/// Ends the connections of everybody but ourselves, replication and the server's own threads.
-pub(super) async fn kill_clients(work: &mut Work<'_>) -> Result<(), StepFailure> {
-    let clients = threads(work).await?.into_iter().filter(|thread| thread.is_client);
-    let ids = clients.map(|client| client.id).collect();
-    work.kill(ids).await
-}
-
-/// Ends the clients and waits until they are gone. When a client leaves, MariaDB writes the end of its temporary tables
-/// into the binary log, under `read_only`, too: behind the last position it would be a transaction that no other server
-/// has.
-pub(super) async fn end_clients(work: &mut Work<'_>) -> Result<(), StepFailure> {
-    let before = threads(work).await?;
-    let is_mixed = |user: &str| before.iter().any(|thread| thread.user == user && !thread.is_client);
-    // Writes wait meanwhile: one statement for all connections of a user.
-    let target = |client: &Thread| match is_mixed(&client.user) {
-        true => client.id.clone(),
-        false => format!("USER {}", epoch::quote(&client.user)),
-    };
-    let clients: Vec<&Thread> = before.iter().filter(|thread| thread.is_client).collect();
-    let targets: BTreeSet<String> = clients.iter().map(|client| target(client)).collect();
-    work.kill(targets.into_iter().collect()).await?;
-    let gone_by = Instant::now() + GONE_LIMIT;
-    let is_there =
-        |now: &[Thread]| now.iter().any(|thread| clients.iter().any(|client| client.id == thread.id));
-    while is_there(&threads(work).await?) && Instant::now() < gone_by {
-        sleep(GONE_LOOK).await;
-    }
-    Ok(())
-}
-
 /// Best effort against a primary that was judged dead.
 pub(super) async fn fence(work: &mut Work<'_>, epoch: u64) -> Result<(), StepFailure> {
     let sql = words::read_only(work.flavour());
@@ -116,7 +62,7 @@ pub(super) async fn fence(work: &mut Work<'_>, epoch: u64) -> Result<(), StepFai
     };
     if work.threads().await?.iter().any(is_ours) {
         // On a full disk it waits until there is room. One is enough: more would take up all connections in the end.
-        kill_clients(work).await?;
+        clients::end(work).await?;
         return Err(work.stopped("read_only waits for commits since it was fenced before"));
     }
     // New clients are kept out first; those that are in lose their connections, and with them what they wait for.
@@ -124,9 +70,25 @@ pub(super) async fn fence(work: &mut Work<'_>, epoch: u64) -> Result<(), StepFai
     let mut own =
         work.realm.account.connect(&address, work.left()).await.map_err(|error| work.failed(error, false))?;
     let limit = work.left();
-    let (read_only, killed) = tokio::join!(own.run(sql, limit), kill_clients(work));
+    let mut read_only = pin!(own.run(sql, limit));
+    let mut early = None;
+    let until = Instant::now() + STANDS_STILL_WITHIN;
+    loop {
+        tokio::select! {
+            outcome = &mut read_only => early = Some(outcome),
+            () = sleep(STANDS_STILL_LOOK) => {}
+        }
+        if early.is_some() || Instant::now() >= until || clients::stand_still(&work.threads().await?, is_ours)
+        {
+            break;
+        }
+    }
+    let (read_only, ended) = match early {
+        Some(outcome) => (outcome, clients::end(work).await),
+        None => tokio::join!(read_only, clients::end(work)),
+    };
     info!(server = work.realm.name(work.server), epoch, "fenced: read-only, clients ended");
-    killed?;
+    ended?;
     read_only.map_err(|error| work.failed(error, true))
 }
 
@@ -178,8 +140,9 @@ pub(super) async fn is_silent(host: &str, port: u16) -> bool {
     greeted.is_err()
 }
 
-const GONE_LIMIT: Duration = Duration::from_millis(500);
-const GONE_LOOK: Duration = Duration::from_millis(10);
+/// How long the commits that are on their way may take to end or to wait for an acknowledgement.
+const STANDS_STILL_WITHIN: Duration = Duration::from_millis(200);
+const STANDS_STILL_LOOK: Duration = Duration::from_millis(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 const MAX_OUTPUT_CHARS: usize = 500;
 /// A living server greets within a millisecond; a busy machine gets more.

@@ -4,6 +4,7 @@
 //! servers ([`hand`]), in the coordinator ([`coordinator`]), and towards the sessions ([`service`]), and reports what
 //! came of each.
 
+mod clients;
 pub mod coordinator;
 mod engine;
 mod fence;

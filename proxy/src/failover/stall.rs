@@ -8,7 +8,7 @@ use pointsman_router::intent::Flavour;
 use tokio::time::timeout;
 
 use crate::cluster::connection::ConnectionError;
-use crate::cluster::{Record, ServiceAccount, ServiceConnection};
+use crate::cluster::{Record, ServiceAccount, ServiceConnection, kill};
 
 /// A connection beside the one that writes.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ impl Thread {
     }
 
     fn waits_for_ack(&self) -> bool {
-        self.state.contains("semi-sync ACK")
+        kill::waits_for_ack(&self.state)
     }
 
     fn waits_for_room(&self) -> bool {

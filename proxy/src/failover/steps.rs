@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::hand::Realm;
 use super::words::{self, SemiSyncRole};
-use super::{fence, repoint};
+use super::{clients, fence, repoint};
 use crate::cluster::connection::{ConnectionError, Record};
 use crate::cluster::epoch;
 use crate::cluster::subject::{ProbeError, Subject};
@@ -86,11 +86,10 @@ impl Work<'_> {
             Step::SetReadOnly { deadline } => {
                 fence::set_read_only(self, *deadline).await?;
                 if flavour == Flavour::Mariadb {
-                    fence::end_clients(self).await?;
+                    clients::end_and_wait(self).await?;
                 }
                 return self.reported().await;
             }
-            Step::KillClients => fence::kill_clients(self).await?,
             Step::Repoint { source, acker } => {
                 repoint::repoint(self, *source, *acker).await?;
                 return self.reported().await;

@@ -22,7 +22,8 @@ impl Session {
         if fences.stops(connection.server, connection.epoch) {
             return false;
         }
-        if job.is_repeatable() || !fences.is_suspect(connection.server) {
+        // The question would take away what the statement asks about: it has a row count of its own.
+        if job.is_repeatable() || job.intent.asks_back() || !fences.is_suspect(connection.server) {
             return true;
         }
         let answer = inject::command(connection, &[code::PING], Grammar::Ok, PING_LIMIT).await;

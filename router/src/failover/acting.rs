@@ -243,7 +243,7 @@ impl Controller {
                 hand.applier_started = Some(now);
                 self.probe_now();
             }
-            Step::WaitApplied { .. } | Step::KillClients | Step::StartReplication | Step::Fence => {}
+            Step::WaitApplied { .. } | Step::StartReplication | Step::Fence => {}
         }
     }
 

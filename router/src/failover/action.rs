@@ -78,8 +78,6 @@ pub enum Step {
     /// `read_only = 1` with a deadline of `deadline`, after which it is undone (`KILL QUERY`) and reported as
     /// `NotDone`; brings a report, whose position is final.
     SetReadOnly { deadline: Duration },
-    /// End clients' connections on the server, those of the service account excepted.
-    KillClients,
     /// Replicate from `source`: stop, change the source (nothing to change if it is that one already), start both
     /// threads. `acker` says whether it takes the role of an acker or loses it; the source's role is taken away.
     Repoint { source: ServerId, acker: bool },
@@ -148,7 +146,6 @@ impl Step {
             Self::WriteEpoch { .. } => "write epoch",
             Self::SetWritable { .. } => "set writable",
             Self::SetReadOnly { .. } => "set read-only",
-            Self::KillClients => "kill clients",
             Self::Repoint { .. } => "repoint",
             Self::StartReplication => "start replication",
             Self::Fence => "fence",

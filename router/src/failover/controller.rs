@@ -413,7 +413,6 @@ impl Controller {
             | Step::WriteEpoch { .. }
             | Step::SetWritable { .. }
             | Step::SetReadOnly { .. }
-            | Step::KillClients
             | Step::Repoint { .. }
             | Step::StartReplication => STEP_TIMEOUT,
         };

@@ -47,10 +47,6 @@ impl World {
                     Some(Ok(self.report_of(at)))
                 }
             }
-            Step::KillClients => {
-                server.kill_clients();
-                done
-            }
             Step::Repoint { source, acker } => {
                 server.repoint(usize::from(source.0), *acker);
                 done
