@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use self::answer::Answer;
 use self::script::{Block, Script, Step};
@@ -34,6 +34,7 @@ fn main() {
             "ROW_COUNT() is of the statement before, also while other connections end",
             row_counts,
         );
+        suite.test(&stage, "what a statement leaves is not lost to a login", login_between);
         suite.test(&stage, "20,000 statements of 8 clients on 2 connections per server", same_answers);
     }
     suite.run()
@@ -110,6 +111,32 @@ async fn row_counts(stage: Arc<Stage>) -> Outcome {
     }
     Ok(())
 }
+
+/// A login proves its schema on a connection on which another session has left something.
+async fn login_between(stage: Arc<Stage>) -> Outcome {
+    let sandbox = stage.sandbox().await?;
+    let table = "CREATE TABLE app.left_behind (id INT PRIMARY KEY AUTO_INCREMENT, n INT)";
+    sandbox.primary().run(&[table, "INSERT INTO app.left_behind (n) VALUES (1), (2)"]).await?;
+    let proxy = Proxy::start(&sandbox, "[runtime]\nworkers = 1\n").await?;
+    let mut one = proxy.connect(APP, "app").await?;
+    one.query_drop("SET sql_mode = ''").await?;
+    one.query_drop("INSERT INTO left_behind (n) VALUES (3)").await?;
+    let made = one.last_insert_id();
+    one.query_drop("UPDATE left_behind SET n = n + 1").await?;
+    let began = Instant::now();
+    // Such a client asks nothing by itself.
+    let options = proxy.options(APP, "app").max_allowed_packet(Some(1 << 20)).wait_timeout(Some(60));
+    let other = Conn::new(options).await?;
+    let counted: Option<i64> = one.query_first("SELECT ROW_COUNT()").await?;
+    assert_eq!(counted, Some(3));
+    assert_eq!(last_insert_id(&mut one).await?, made);
+    assert!(began.elapsed() < WAITED_FOR, "{:?}", began.elapsed());
+    other.disconnect().await?;
+    Ok(())
+}
+
+/// Below the time for which a value is waited for that nobody can tell.
+const WAITED_FOR: Duration = Duration::from_millis(1500);
 
 async fn last_insert_id(conn: &mut Conn) -> Result<Option<u64>, Failure> {
     Ok(conn.query_first("SELECT LAST_INSERT_ID()").await?)

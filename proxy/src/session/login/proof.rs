@@ -157,7 +157,14 @@ async fn enter_schema(
     if identity.schema.is_none() {
         return Ok(connection);
     }
-    match sync::bring_to(&mut connection, state).await {
+    let saved = sync::save_insert_id(&mut connection, None).await;
+    let entered = match saved {
+        Ok(()) => sync::bring_to(&mut connection, state).await,
+        Err(error) => Err(error),
+    };
+    // What the last statement left is gone, so it is nobody's any more.
+    connection.owner = 0;
+    match entered {
         Ok(_) => Ok(connection),
         Err(SyncError::Refused(error)) => Err(Unproven::Refused(error)),
         Err(SyncError::Io(error)) => Err(Unproven::Unreachable(error.to_string())),
