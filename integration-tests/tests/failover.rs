@@ -56,6 +56,8 @@ fn plan(flavour: Flavour, lossless: bool) -> Plan {
 }
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// Until all writers stand still.
+const LOOKS: u32 = 20;
 
 async fn killed(stage: Arc<Stage>) -> Outcome {
     let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);
@@ -341,12 +343,11 @@ async fn kill_who_waits(proxy: &Proxy, traffic: &Traffic) -> Outcome {
     for id in ids {
         client.query_drop(format!("KILL QUERY {id}")).await?;
     }
+    // That nothing comes of it is what is waited for.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(traffic.tally().writes, written, "acknowledged without a replica");
     Ok(())
 }
-
-const LOOKS: u32 = 20;
 
 async fn locked(stage: Arc<Stage>) -> Outcome {
     let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);

@@ -210,11 +210,13 @@ impl IdlePool {
         drop(doomed);
     }
 
-    /// Whether the connection that this session used last is idle here and nobody has used it since.
-    pub fn has_own(&self, server: ServerId, serial: u64, session: u32) -> bool {
+    /// Whether the connection that this session used last is idle here, in the session's state, and nobody has used it
+    /// since.
+    pub fn has_own(&self, server: ServerId, serial: u64, session: u32, fingerprint: u64) -> bool {
         let lists = self.lists.borrow();
         let list = lists.get(usize::from(server.0)).map_or(&[][..], Vec::as_slice);
-        list.iter().any(|c| c.serial == serial && c.owner == session)
+        let is_own = |c: &&ServerConnection| c.serial == serial && c.owner == session;
+        list.iter().map(AsRef::as_ref).find(is_own).is_some_and(|c| c.state.fingerprint() == fingerprint)
     }
 
     /// Lets servers forget a statement with the next write to each idle connection that knows it.

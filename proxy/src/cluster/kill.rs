@@ -48,15 +48,16 @@ impl Killer {
         }
     }
 
-    /// Interrupts the statement that runs on a server's connection, if one does. What is being committed goes on: MariaDB
-    /// would no longer wait for the acknowledgement of a replica and say OK.
+    /// Interrupts the statement that runs on a server's connection, if one does; not the wait for a replica's
+    /// acknowledgement, which MariaDB would end with OK if it were not killed softly.
     ///
     /// # Errors
     ///
     /// When the server cannot be reached or refuses; a connection that is gone is none.
     pub async fn kill_query(&self, address: &str, thread_id: u32) -> Result<(), ConnectionError> {
+        let sql = format!("KILL /*M! SOFT */ QUERY {thread_id}");
         if let Some(mut idle) = self.take(address) {
-            match interrupt(&mut idle, thread_id).await {
+            match ignore_unknown(idle.run(&sql, LIMIT).await) {
                 Err(ConnectionError::Lost(_) | ConnectionError::Closed) => {}
                 outcome => {
                     self.put_back(address, idle, &outcome);
@@ -65,7 +66,7 @@ impl Killer {
             }
         }
         let mut connection = self.account.connect(address, LIMIT).await?;
-        let outcome = interrupt(&mut connection, thread_id).await;
+        let outcome = ignore_unknown(connection.run(&sql, LIMIT).await);
         self.put_back(address, connection, &outcome);
         outcome
     }
@@ -84,25 +85,6 @@ impl Killer {
             idle.push(connection);
         }
     }
-}
-
-async fn interrupt(connection: &mut ServiceConnection, thread_id: u32) -> Result<(), ConnectionError> {
-    let threads = connection.rows("SHOW PROCESSLIST", LIMIT).await?;
-    let thread = threads.iter().find(|row| row.number(&["Id"]) == Some(thread_id));
-    if thread.is_some_and(|row| is_committing(&row.text_or_empty(&["State"]))) {
-        return Ok(());
-    }
-    ignore_unknown(connection.run(&format!("KILL QUERY {thread_id}"), LIMIT).await)
-}
-
-/// Whether a thread's state says that it commits; one of several that do so together says for what they wait.
-fn is_committing(state: &str) -> bool {
-    state == "Commit" || waits_for_ack(state)
-}
-
-/// Whether a thread's state says that it waits for a replica to acknowledge what is committed.
-pub(crate) fn waits_for_ack(state: &str) -> bool {
-    state.contains("semi-sync ACK")
 }
 
 fn ignore_unknown(outcome: Result<(), ConnectionError>) -> Result<(), ConnectionError> {

@@ -62,17 +62,11 @@ impl Durability {
     }
 
     fn of(semi_sync: &SemiSync) -> Self {
-        let lossless = semi_sync.source
-            && semi_sync.active
-            && semi_sync.after_sync
-            && semi_sync.timeout >= PRACTICALLY_FOREVER
-            && semi_sync.ackers >= LOSSLESS_ACKERS;
+        let lossless = semi_sync.waits_for_ever() && semi_sync.ackers >= LOSSLESS_ACKERS;
         if lossless { Self::Lossless } else { Self::Async }
     }
 }
 
-/// The longest timeout that servers take is 49 days.
-const PRACTICALLY_FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// With one, the promotion's own proof would wait for ever.
 const LOSSLESS_ACKERS: u32 = 2;
 

@@ -1,31 +1,45 @@
 //! Ends clients' connections so that nobody is told that a write is safe which no replica has acknowledged.
 //!
-//! `KILL` ends MariaDB's wait for an acknowledgement, and the commit goes on. One thread waits for all that are committed
-//! in its group: once it is let go, the others answer OK unless they have been killed before. Measured on 10.11.19 with 30
-//! writers: 128 of 300 got an OK where the one that waits was killed first, none of 380 where it was the last.
+//! `KILL` ends MariaDB's wait for an acknowledgement, and the commit goes on. One thread waits for all that commit in
+//! its group: once it is let go, the others answer OK if they have not been killed before (measured on 10.11.19: 128 of
+//! 300 writers, and none of 380 where it was killed last). `KILL SOFT` closes a connection and leaves the wait alone,
+//! for good: a plain KILL after it has no effect.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use pointsman_router::intent::Flavour;
 use tokio::time::{Instant, sleep};
 
+use super::stall;
 use super::steps::{StepFailure, Work};
 use crate::cluster::connection::Record;
-use crate::cluster::{epoch, kill};
+use crate::cluster::epoch;
 
 /// A connection on the server.
 struct Thread {
     id: String,
     user: String,
     is_client: bool,
-    /// For the acknowledgement of what its group commits.
+    /// For an acknowledgement or for room on the disk, on behalf of all that commit with it.
     waits: bool,
 }
 
-async fn threads(work: &mut Work<'_>) -> Result<Vec<Thread>, StepFailure> {
+fn clients_of(work: &Work<'_>, rows: &[Record]) -> Vec<Thread> {
+    threads(work, rows).filter(|thread| thread.is_client).collect()
+}
+
+fn state(row: &Record) -> String {
+    row.text_or_empty(&["State"])
+}
+
+fn waits(row: &Record) -> bool {
+    stall::waits_for_ack(&state(row)) || stall::waits_for_room(&state(row))
+}
+
+fn threads(work: &Work<'_>, rows: &[Record]) -> impl Iterator<Item = Thread> {
     let own = work.realm.account.user().to_owned();
-    let rows = work.threads().await?;
-    let threads = rows.iter().map(|row| {
+    rows.iter().map(move |row| {
         let (user, command) = (row.text_or_empty(&["User"]), row.text_or_empty(&["Command"]));
         // What waits to be written as a heartbeat holds up read_only as any other write does.
         let beats = row.text_or_empty(&["Info"]).starts_with(epoch::BEAT);
@@ -34,52 +48,85 @@ async fn threads(work: &mut Work<'_>) -> Result<Vec<Thread>, StepFailure> {
             && user != "event_scheduler"
             && !command.starts_with("Binlog Dump")
             && command != "Daemon";
-        Thread { id: row.text_or_empty(&["Id"]), user, is_client, waits: waits_for_ack(row) }
-    });
-    Ok(threads.collect())
+        Thread { id: row.text_or_empty(&["Id"]), user, is_client, waits: waits(row) }
+    })
 }
 
-fn waits_for_ack(thread: &Record) -> bool {
-    kill::waits_for_ack(&thread.text_or_empty(&["State"]))
+/// Ends the connections of everybody but ourselves, replication and the server's own threads, on a server that is being
+/// made read-only by a statement that `is_read_only` knows.
+pub(super) async fn end(
+    work: &mut Work<'_>,
+    is_read_only: impl Fn(&Record) -> bool,
+) -> Result<(), StepFailure> {
+    if work.flavour() == Flavour::Mysql {
+        // Its KILL ends no wait.
+        let rows = work.threads().await?;
+        return kill(work, "", &clients_of(work, &rows)).await;
+    }
+    let mut waiter: Option<(String, Instant)> = None;
+    let until = Instant::now() + SHUT_WITHIN;
+    loop {
+        // Asked before the list: who comes after it cannot write.
+        let on = work.ask("SELECT @@global.read_only").await?;
+        let rows = work.threads().await?;
+        let clients = clients_of(work, &rows);
+        if on.first().and_then(|row| row.at(0)).is_some_and(|value| value == "1") {
+            return kill(work, "", &clients).await;
+        }
+        // While acknowledgements come, commits end, and it becomes read-only.
+        let is_shut = rows.iter().any(|row| is_read_only(row) && state(row).starts_with("Waiting"));
+        let now = rows.iter().find(|row| is_shut && waits(row)).map(|row| row.text_or_empty(&["Id"]));
+        waiter = now.map(|id| match waiter.take() {
+            Some((before, since)) if before == id => (before, since),
+            Some(_) | None => (id, Instant::now()),
+        });
+        if waiter.as_ref().is_some_and(|(_, since)| since.elapsed() >= STANDS_STILL) {
+            let (last, first): (Vec<_>, Vec<_>) = clients.into_iter().partition(|client| client.waits);
+            kill(work, "", &first).await?;
+            return kill(work, "", &last).await;
+        }
+        if Instant::now() >= until {
+            kill(work, SOFT, &clients).await?;
+            return Err(work.stopped("clients are cut off, and it has not become read-only"));
+        }
+        sleep(LOOK).await;
+    }
 }
 
-/// Whether writes stand still behind a `read_only` that waits for commits which wait for an acknowledgement: no thread
-/// joins a group any more.
-pub(super) fn stand_still(threads: &[Record], is_read_only: impl Fn(&Record) -> bool) -> bool {
-    let blocks = |row: &Record| is_read_only(row) && row.text_or_empty(&["State"]).starts_with("Waiting");
-    threads.iter().any(blocks) && threads.iter().any(waits_for_ack)
+async fn kill(work: &mut Work<'_>, how: &str, clients: &[Thread]) -> Result<(), StepFailure> {
+    work.kill(clients.iter().map(|client| format!("{how} {}", client.id)).collect()).await
 }
 
-/// Ends the connections of everybody but ourselves, replication and the server's own threads; who waits for an
-/// acknowledgement comes last.
-pub(super) async fn end(work: &mut Work<'_>) -> Result<(), StepFailure> {
-    let clients = threads(work).await?.into_iter().filter(|thread| thread.is_client);
-    let (last, first): (Vec<_>, Vec<_>) = clients.partition(|client| client.waits);
-    work.kill(first.into_iter().chain(last).map(|client| client.id).collect()).await
-}
-
-/// Ends the clients of a server that is read-only, where nothing is committed any more, and waits until they are gone.
-/// When a client leaves, MariaDB writes the end of its temporary tables into the binary log, under `read_only`, too:
-/// behind the last position it would be a transaction that no other server has.
+/// Ends the clients of a server that is read-only and waits until they are gone. When a client leaves, MariaDB writes
+/// the end of its temporary tables into the binary log, under `read_only`, too: behind the last position it would be a
+/// transaction that no other server has.
 pub(super) async fn end_and_wait(work: &mut Work<'_>) -> Result<(), StepFailure> {
-    let before = threads(work).await?;
+    let rows = work.threads().await?;
+    let before: Vec<_> = threads(work, &rows).collect();
     let is_mixed = |user: &str| before.iter().any(|thread| thread.user == user && !thread.is_client);
     // Writes wait meanwhile: one statement for all connections of a user.
     let target = |client: &Thread| match is_mixed(&client.user) {
-        true => client.id.clone(),
-        false => format!("USER {}", epoch::quote(&client.user)),
+        true => format!("{SOFT} {}", client.id),
+        false => format!("{SOFT} USER {}", epoch::quote(&client.user)),
     };
     let clients: Vec<&Thread> = before.iter().filter(|thread| thread.is_client).collect();
     let targets: BTreeSet<String> = clients.iter().map(|client| target(client)).collect();
     work.kill(targets.into_iter().collect()).await?;
     let gone_by = Instant::now() + GONE_LIMIT;
-    let is_there =
-        |now: &[Thread]| now.iter().any(|thread| clients.iter().any(|client| client.id == thread.id));
-    while is_there(&threads(work).await?) && Instant::now() < gone_by {
-        sleep(GONE_LOOK).await;
+    let is_there = |rows: &[Record]| {
+        let id = |row: &Record| row.text_or_empty(&["Id"]);
+        rows.iter().any(|row| clients.iter().any(|client| client.id == id(row)))
+    };
+    while is_there(&work.threads().await?) && Instant::now() < gone_by {
+        sleep(LOOK).await;
     }
     Ok(())
 }
 
+const SOFT: &str = "SOFT";
+/// How long it may take until commits end, or stand still.
+const SHUT_WITHIN: Duration = Duration::from_secs(3);
+/// Nothing has been acknowledged for so long.
+const STANDS_STILL: Duration = Duration::from_millis(200);
 pub(super) const GONE_LIMIT: Duration = Duration::from_millis(500);
-pub(super) const GONE_LOOK: Duration = Duration::from_millis(10);
+pub(super) const LOOK: Duration = Duration::from_millis(10);

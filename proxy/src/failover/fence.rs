@@ -1,6 +1,5 @@
 //! Keeps clients from writing to a server: in an orderly way with a deadline, or as far as it can be reached.
 
-use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::clients::{self, GONE_LIMIT, GONE_LOOK};
+use super::clients::{self, GONE_LIMIT, LOOK};
 use super::steps::{StepFailure, Work};
 use super::words;
 use crate::cluster::connection::{ConnectionError, Record};
@@ -48,7 +47,7 @@ async fn undo(work: &mut Work<'_>, thread: u32) -> Result<(), StepFailure> {
     while work.threads().await?.iter().any(|row| row.number(&["Id"]) == Some(thread))
         && Instant::now() < gone_by
     {
-        sleep(GONE_LOOK).await;
+        sleep(LOOK).await;
     }
     work.change(words::writable(work.flavour())).await
 }
@@ -56,37 +55,21 @@ async fn undo(work: &mut Work<'_>, thread: u32) -> Result<(), StepFailure> {
 /// Best effort against a primary that was judged dead.
 pub(super) async fn fence(work: &mut Work<'_>, epoch: u64) -> Result<(), StepFailure> {
     let sql = words::read_only(work.flavour());
-    let own = work.realm.account.user().to_owned();
+    let user = work.realm.account.user().to_owned();
     let is_ours = |row: &Record| {
-        row.text_or_empty(&["User"]) == own && row.text_or_empty(&["Info"]).eq_ignore_ascii_case(sql)
+        row.text_or_empty(&["User"]) == user && row.text_or_empty(&["Info"]).eq_ignore_ascii_case(sql)
     };
     if work.threads().await?.iter().any(is_ours) {
         // On a full disk it waits until there is room. One is enough: more would take up all connections in the end.
-        clients::end(work).await?;
+        clients::end(work, is_ours).await?;
         return Err(work.stopped("read_only waits for commits since it was fenced before"));
     }
-    // New clients are kept out first; those that are in lose their connections, and with them what they wait for.
+    // New clients are kept out; those that are in lose their connections, and then what they wait for.
     let address = work.realm.address(work.server);
-    let mut own =
-        work.realm.account.connect(&address, work.left()).await.map_err(|error| work.failed(error, false))?;
+    let own = work.realm.account.connect(&address, work.left()).await;
+    let mut own = own.map_err(|error| work.failed(error, false))?;
     let limit = work.left();
-    let mut read_only = pin!(own.run(sql, limit));
-    let mut early = None;
-    let until = Instant::now() + STANDS_STILL_WITHIN;
-    loop {
-        tokio::select! {
-            outcome = &mut read_only => early = Some(outcome),
-            () = sleep(STANDS_STILL_LOOK) => {}
-        }
-        if early.is_some() || Instant::now() >= until || clients::stand_still(&work.threads().await?, is_ours)
-        {
-            break;
-        }
-    }
-    let (read_only, ended) = match early {
-        Some(outcome) => (outcome, clients::end(work).await),
-        None => tokio::join!(read_only, clients::end(work)),
-    };
+    let (read_only, ended) = tokio::join!(own.run(sql, limit), clients::end(work, is_ours));
     info!(server = work.realm.name(work.server), epoch, "fenced: read-only, clients ended");
     ended?;
     read_only.map_err(|error| work.failed(error, true))
@@ -140,9 +123,6 @@ pub(super) async fn is_silent(host: &str, port: u16) -> bool {
     greeted.is_err()
 }
 
-/// How long the commits that are on their way may take to end or to wait for an acknowledgement.
-const STANDS_STILL_WITHIN: Duration = Duration::from_millis(200);
-const STANDS_STILL_LOOK: Duration = Duration::from_millis(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 const MAX_OUTPUT_CHARS: usize = 500;
 /// A living server greets within a millisecond; a busy machine gets more.

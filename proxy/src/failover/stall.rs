@@ -8,7 +8,7 @@ use pointsman_router::intent::Flavour;
 use tokio::time::timeout;
 
 use crate::cluster::connection::ConnectionError;
-use crate::cluster::{Record, ServiceAccount, ServiceConnection, kill};
+use crate::cluster::{Record, ServiceAccount, ServiceConnection};
 
 /// A connection beside the one that writes.
 #[derive(Debug)]
@@ -133,12 +133,20 @@ impl Thread {
     }
 
     fn waits_for_ack(&self) -> bool {
-        kill::waits_for_ack(&self.state)
+        waits_for_ack(&self.state)
     }
 
     fn waits_for_room(&self) -> bool {
-        self.state.contains("free space") || self.state.contains("disk space")
+        waits_for_room(&self.state)
     }
+}
+
+pub(super) fn waits_for_ack(state: &str) -> bool {
+    state.contains("semi-sync ACK")
+}
+
+pub(super) fn waits_for_room(state: &str) -> bool {
+    state.contains("free space") || state.contains("disk space")
 }
 
 /// What the threads say that writes wait for. Of commits that wait together only one says for what.

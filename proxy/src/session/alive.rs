@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pointsman_protocol::command::code;
 use pointsman_protocol::response::Grammar;
+use pointsman_router::intent::{Kind, Needs};
 
 use super::Session;
 use super::command::Job;
@@ -22,8 +23,9 @@ impl Session {
         if fences.stops(connection.server, connection.epoch) {
             return false;
         }
-        // The question would take away what the statement asks about: it has a row count of its own.
-        if job.is_repeatable() || job.intent.asks_back() || !fences.is_suspect(connection.server) {
+        // The question has a row count of its own. Of several statements, the later ones ask about the first.
+        let asks_back = job.intent.needs.contains(Needs::DIAGNOSTICS) && job.intent.kind != Kind::Multi;
+        if job.is_repeatable() || asks_back || !fences.is_suspect(connection.server) {
             return true;
         }
         let answer = inject::command(connection, &[code::PING], Grammar::Ok, PING_LIMIT).await;

@@ -214,7 +214,8 @@ impl Session {
         }
         let follows = self.last_server == Some(connection.server)
             && self.last_used.get(usize::from(connection.server.0)) == Some(&connection.serial);
-        match sync::bring_to(connection, &self.state).await? {
+        let brought = sync::bring_to(connection, &self.state).await?;
+        match brought {
             Brought::AsItWas => {}
             Brought::BySettings => self.worker.counters.state_applications.one(),
             Brought::ByReset => {
@@ -222,7 +223,7 @@ impl Session {
                 self.worker.counters.state_applications.one();
             }
         }
-        if !is_own || !follows {
+        if !is_own || !follows || brought != Brought::AsItWas {
             forget_warnings(connection, needs).await?;
         }
         connection.owner = self.slot.id;

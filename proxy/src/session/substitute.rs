@@ -74,7 +74,7 @@ impl Session {
         }
         self.last_server.is_some_and(|server| {
             let serial = self.last_used.get(usize::from(server.0)).copied().unwrap_or_default();
-            self.worker.pool.has_own(server, serial, self.slot.id)
+            self.worker.pool.has_own(server, serial, self.slot.id, self.state.fingerprint())
         })
     }
 

@@ -145,6 +145,8 @@ pub struct SemiSync {
     pub active: bool,
     /// Waits before the engine commits, so that nobody reads what may be lost.
     pub after_sync: bool,
+    /// Goes on waiting when no replica is attached that could acknowledge.
+    pub waits_alone: bool,
     /// How long it waits before it falls back.
     pub timeout: Duration,
     /// Replicas attached as acknowledgers.
@@ -152,6 +154,20 @@ pub struct SemiSync {
     /// Acknowledgements that it waits for.
     pub wait_for: u32,
 }
+
+impl SemiSync {
+    /// Nothing but an acknowledgement ends a wait.
+    pub fn waits_for_ever(&self) -> bool {
+        self.source
+            && self.active
+            && self.after_sync
+            && self.waits_alone
+            && self.timeout >= PRACTICALLY_FOREVER
+    }
+}
+
+/// The longest timeout that servers take is 49 days.
+const PRACTICALLY_FOREVER: Duration = Duration::from_secs(24 * 3600);
 
 impl Report {
     /// The channels that are configured; none also where they are hidden.

@@ -75,7 +75,7 @@ pub enum Step {
     /// Take the semi-sync role of a source again if `lossless`, then `read_only = 0`; `NotDone` in another life of the
     /// server than `life`, where both can be told: a restart may have lost what the others have got from it.
     SetWritable { lossless: bool, wait_for: u32, life: u64 },
-    /// `read_only = 1` with a deadline of `deadline`, after which it is undone (`KILL QUERY`) and reported as
+    /// `read_only = 1` with a deadline of `deadline`, after which it is undone (`KILL`) and reported as
     /// `NotDone`; brings a report, whose position is final.
     SetReadOnly { deadline: Duration },
     /// Replicate from `source`: stop, change the source (nothing to change if it is that one already), start both

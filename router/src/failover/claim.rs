@@ -82,11 +82,7 @@ impl Controller {
             record.primary.as_ref() != Some(&name) && self.report(*id).is_some_and(|r| r.semi_sync.replica)
         };
         let ackers: Vec<_> = self.ids().filter(attachable).map(|id| self.name(id)).collect();
-        let waits = semi_sync.source
-            && semi_sync.active
-            && semi_sync.after_sync
-            && semi_sync.timeout >= PRACTICALLY_FOREVER
-            && self.settings.durability != Wanted::Async;
+        let waits = semi_sync.waits_for_ever() && self.settings.durability != Wanted::Async;
         let all_known = usize::try_from(semi_sync.ackers).is_ok_and(|attached| attached <= ackers.len());
         if waits && all_known && ackers.len() >= LOSSLESS_ACKERS {
             record.durability = Durability::Lossless;
@@ -284,8 +280,6 @@ impl Controller {
     }
 }
 
-/// The longest timeout that servers take is 49 days.
-const PRACTICALLY_FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// With one, the promotion's own proof would wait for ever.
 const LOSSLESS_ACKERS: usize = 2;
 /// How long the first record waits for servers that do not answer.

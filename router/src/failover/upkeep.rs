@@ -69,7 +69,8 @@ impl Controller {
         let name = record.primary.clone().unwrap_or_default();
         let settled = self.now >= self.coordination.opened + super::DEGRADED_AFTER;
         if record.durability == Durability::Lossless {
-            let holds = primary.semi_sync.source && primary.semi_sync.active;
+            let semi_sync = &primary.semi_sync;
+            let holds = semi_sync.source && semi_sync.active && semi_sync.waits_alone;
             if settled && !holds {
                 changed.durability = Durability::Async;
                 self.note(

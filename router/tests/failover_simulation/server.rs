@@ -327,6 +327,7 @@ impl Server {
                 acknowledges: self.semi_replica && self.connected,
                 active: self.semi_source,
                 after_sync: true,
+                waits_alone: true,
                 timeout: Duration::from_secs(1_000_000),
                 ackers: attached,
                 wait_for: self.wait_for,

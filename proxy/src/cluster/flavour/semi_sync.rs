@@ -26,6 +26,7 @@ fn from_pairs(pairs: impl Iterator<Item = (String, String)>) -> SemiSync {
         after_sync: values
             .get("source_wait_point")
             .is_some_and(|point| point.eq_ignore_ascii_case("AFTER_SYNC")),
+        waits_alone: on("source_wait_no_replica"),
         timeout: Duration::from_millis(number("source_timeout").unwrap_or_default()),
         ackers: small("source_clients").unwrap_or_default(),
         // MariaDB has no such setting: one acknowledgement is enough.
@@ -56,19 +57,22 @@ mod tests {
             acknowledges: true,
             active: true,
             after_sync: true,
+            waits_alone: true,
             timeout: Duration::from_secs(10),
             ackers: 2,
             wait_for: 1,
         };
         check(
             "rpl_semi_sync_master_enabled=ON rpl_semi_sync_slave_enabled=OFF rpl_semi_sync_master_timeout=10000 \
-             rpl_semi_sync_master_wait_point=AFTER_SYNC Rpl_semi_sync_master_clients=2 \
+             rpl_semi_sync_master_wait_point=AFTER_SYNC \
+             rpl_semi_sync_master_wait_no_slave=ON Rpl_semi_sync_master_clients=2 \
              Rpl_semi_sync_master_status=ON Rpl_semi_sync_slave_status=ON",
             expected,
         );
         check(
             "rpl_semi_sync_source_enabled=ON rpl_semi_sync_replica_enabled=OFF rpl_semi_sync_source_timeout=10000 \
-             rpl_semi_sync_source_wait_point=AFTER_SYNC Rpl_semi_sync_source_clients=2 \
+             rpl_semi_sync_source_wait_point=AFTER_SYNC \
+             rpl_semi_sync_source_wait_no_replica=ON Rpl_semi_sync_source_clients=2 \
              rpl_semi_sync_source_wait_for_replica_count=2 Rpl_semi_sync_source_status=ON \
              Rpl_semi_sync_replica_status=ON",
             SemiSync { wait_for: 2, ..expected },
