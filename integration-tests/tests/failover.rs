@@ -24,6 +24,10 @@ fn main() {
         let stage = suite.stage(plan(flavour, true));
         suite.test(&stage, "writes that no replica acknowledges are said to be stalled, and go on", stalled);
         suite.test(&stage, "a lock that a client holds is no stall", locked);
+        let mut plan_without = plan(flavour, true);
+        plan_without.configuration += "[failover]\nmode = \"off\"\n";
+        let stage = suite.stage(plan_without);
+        suite.test(&stage, "a commit that waits for a replica is not ended by KILL", killed_while_it_waits);
         let mut plan_of_kills = plan(flavour, true);
         plan_of_kills.configuration += "[failover]\nmin_interval = \"0s\"\nmax_per_hour = 0\n";
         let stage = suite.stage(plan_of_kills);
@@ -57,7 +61,7 @@ fn plan(flavour: Flavour, lossless: bool) -> Plan {
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Until all writers stand still.
-const LOOKS: u32 = 20;
+const LOOKS: u32 = 200;
 
 async fn killed(stage: Arc<Stage>) -> Outcome {
     let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);
@@ -308,7 +312,6 @@ async fn stalled(stage: Arc<Stage>) -> Outcome {
     for replica in sandbox.replicas() {
         replica.run(&["STOP REPLICA IO_THREAD"]).await?;
     }
-    kill_who_waits(&proxy, &traffic).await?;
     eventually("the verdict", LIMIT, async || {
         let Ok(status) = proxy.status().await else { return false };
         let reason = status["failover"]["verdict_reason"].as_str().unwrap_or_default();
@@ -325,8 +328,13 @@ async fn stalled(stage: Arc<Stage>) -> Outcome {
     nothing_lost(sandbox.primary(), &traffic).await
 }
 
-/// MariaDB would end the wait and answer OK, so what is being committed is not interrupted.
-async fn kill_who_waits(proxy: &Proxy, traffic: &Traffic) -> Outcome {
+/// MariaDB's plain KILL would end the wait and answer OK.
+async fn killed_while_it_waits(stage: Arc<Stage>) -> Outcome {
+    let (sandbox, proxy) = (stage.sandbox().await?, stage.proxy().await?);
+    let traffic = writers(&proxy).await?;
+    for replica in sandbox.replicas() {
+        replica.run(&["STOP REPLICA IO_THREAD"]).await?;
+    }
     let mut client = proxy.connect(APP, "app").await?;
     let waiting =
         "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND INFO LIKE 'INSERT%'";
@@ -346,7 +354,11 @@ async fn kill_who_waits(proxy: &Proxy, traffic: &Traffic) -> Outcome {
     // That nothing comes of it is what is waited for.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(traffic.tally().writes, written, "acknowledged without a replica");
-    Ok(())
+    for replica in sandbox.replicas() {
+        replica.run(&["START REPLICA IO_THREAD"]).await?;
+    }
+    goes_on(&traffic).await;
+    nothing_lost(sandbox.primary(), &traffic).await
 }
 
 async fn locked(stage: Arc<Stage>) -> Outcome {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::stall;
 use super::steps::{StepFailure, Work};
-use crate::cluster::connection::Record;
+use crate::cluster::connection::{Record, is_on};
 use crate::cluster::epoch;
 
 /// A connection on the server.
@@ -21,6 +21,7 @@ struct Thread {
     id: String,
     user: String,
     is_client: bool,
+    is_idle: bool,
     /// For an acknowledgement or for room on the disk, on behalf of all that commit with it.
     waits: bool,
 }
@@ -41,14 +42,20 @@ fn threads(work: &Work<'_>, rows: &[Record]) -> impl Iterator<Item = Thread> {
     let own = work.realm.account.user().to_owned();
     rows.iter().map(move |row| {
         let (user, command) = (row.text_or_empty(&["User"]), row.text_or_empty(&["Command"]));
-        // What waits to be written as a heartbeat holds up read_only as any other write does.
-        let beats = row.text_or_empty(&["Info"]).starts_with(epoch::BEAT);
-        let is_client = (user != own || beats)
+        // What we write ourselves and waits holds up read_only as any other write does.
+        let writes = row.text_or_empty(&["Info"]).starts_with(epoch::BEAT) || waits(row);
+        let is_client = (user != own || writes)
             && user != "system user"
             && user != "event_scheduler"
             && !command.starts_with("Binlog Dump")
             && command != "Daemon";
-        Thread { id: row.text_or_empty(&["Id"]), user, is_client, waits: waits(row) }
+        Thread {
+            id: row.text_or_empty(&["Id"]),
+            user,
+            is_client,
+            is_idle: command == "Sleep",
+            waits: waits(row),
+        }
     })
 }
 
@@ -61,17 +68,19 @@ pub(super) async fn end(
     if work.flavour() == Flavour::Mysql {
         // Its KILL ends no wait.
         let rows = work.threads().await?;
-        return kill(work, "", &clients_of(work, &rows)).await;
+        return kill(work, clients_of(work, &rows)).await;
     }
     let mut waiter: Option<(String, Instant)> = None;
-    let until = Instant::now() + SHUT_WITHIN;
-    loop {
+    let began = Instant::now();
+    let mut interrupted = false;
+    while began.elapsed() < SHUT_WITHIN {
         // Asked before the list: who comes after it cannot write.
-        let on = work.ask("SELECT @@global.read_only").await?;
+        let settings = work.ask("SELECT @@global.read_only, @@global.rpl_semi_sync_master_enabled").await?;
+        let is_on = |at| settings.first().and_then(|row| row.at(at)).is_some_and(|value| is_on(&value));
         let rows = work.threads().await?;
         let clients = clients_of(work, &rows);
-        if on.first().and_then(|row| row.at(0)).is_some_and(|value| value == "1") {
-            return kill(work, "", &clients).await;
+        if is_on(0) || !is_on(1) {
+            return kill(work, clients).await;
         }
         // While acknowledgements come, commits end, and it becomes read-only.
         let is_shut = rows.iter().any(|row| is_read_only(row) && state(row).starts_with("Waiting"));
@@ -81,20 +90,30 @@ pub(super) async fn end(
             Some(_) | None => (id, Instant::now()),
         });
         if waiter.as_ref().is_some_and(|(_, since)| since.elapsed() >= STANDS_STILL) {
-            let (last, first): (Vec<_>, Vec<_>) = clients.into_iter().partition(|client| client.waits);
-            kill(work, "", &first).await?;
-            return kill(work, "", &last).await;
+            return kill(work, clients).await;
         }
-        if Instant::now() >= until {
-            kill(work, SOFT, &clients).await?;
-            return Err(work.stopped("clients are cut off, and it has not become read-only"));
+        if waiter.is_none() && began.elapsed() >= INTERRUPTED_AFTER && !interrupted {
+            interrupted = true;
+            interrupt(work, &clients).await?;
         }
-        sleep(LOOK).await;
+        sleep(STANDS_STILL / 4).await;
     }
+    Err(work.stopped("not all clients are ended: it has not become read-only"))
 }
 
-async fn kill(work: &mut Work<'_>, how: &str, clients: &[Thread]) -> Result<(), StepFailure> {
-    work.kill(clients.iter().map(|client| format!("{how} {}", client.id)).collect()).await
+/// Ends connections; those last that wait for others, too.
+async fn kill(work: &mut Work<'_>, clients: Vec<Thread>) -> Result<(), StepFailure> {
+    let (last, first): (Vec<_>, Vec<_>) = clients.into_iter().partition(|client| client.waits);
+    work.kill(first.into_iter().chain(last).map(|client| client.id).collect()).await
+}
+
+/// Ends long statements and idle connections, one of which may hold a lock, and no commit.
+async fn interrupt(work: &mut Work<'_>, clients: &[Thread]) -> Result<(), StepFailure> {
+    let target = |client: &Thread| match client.is_idle {
+        true => format!("{SOFT} {}", client.id),
+        false => format!("{SOFT} QUERY {}", client.id),
+    };
+    work.kill(clients.iter().map(target).collect()).await
 }
 
 /// Ends the clients of a server that is read-only and waits until they are gone. When a client leaves, MariaDB writes
@@ -125,7 +144,8 @@ pub(super) async fn end_and_wait(work: &mut Work<'_>) -> Result<(), StepFailure>
 
 const SOFT: &str = "SOFT";
 /// How long it may take until commits end, or stand still.
-const SHUT_WITHIN: Duration = Duration::from_secs(3);
+const SHUT_WITHIN: Duration = Duration::from_secs(6);
+const INTERRUPTED_AFTER: Duration = Duration::from_secs(1);
 /// Nothing has been acknowledged for so long.
 const STANDS_STILL: Duration = Duration::from_millis(200);
 pub(super) const GONE_LIMIT: Duration = Duration::from_millis(500);

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use pointsman_protocol::command::code;
 use pointsman_protocol::response::Grammar;
-use pointsman_router::intent::{Kind, Needs};
 
 use super::Session;
 use super::command::Job;
@@ -23,8 +22,8 @@ impl Session {
         if fences.stops(connection.server, connection.epoch) {
             return false;
         }
-        // The question has a row count of its own. Of several statements, the later ones ask about the first.
-        let asks_back = job.intent.needs.contains(Needs::DIAGNOSTICS) && job.intent.kind != Kind::Multi;
+        // The question has a row count of its own.
+        let asks_back = job.asks_about_previous() && job.replacement.is_none();
         if job.is_repeatable() || asks_back || !fences.is_suspect(connection.server) {
             return true;
         }

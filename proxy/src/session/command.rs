@@ -207,6 +207,11 @@ impl Job {
         }
     }
 
+    /// Whether it asks about the statement before; of several, the later ones ask about the first.
+    pub(super) fn asks_about_previous(&self) -> bool {
+        self.intent.needs.contains(Needs::DIAGNOSTICS) && self.intent.kind != Kind::Multi
+    }
+
     /// Whether running it twice is the same as running it once.
     pub(super) fn is_repeatable(&self) -> bool {
         self.intent.kind == Kind::Read && !self.continues

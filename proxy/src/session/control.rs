@@ -27,7 +27,9 @@ impl Session {
         self.raise_floor_to_acknowledged();
         self.statements.forget();
         self.last = super::checkout::LastStatement::default();
-        self.last_server = None;
+        if !self.in_session_mode() {
+            self.last_server = None;
+        }
         self.show_pins();
         self.answer_ok().await
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use pointsman_protocol::command::Command;
 use pointsman_protocol::packet::{HEADER_LEN, write_packet};
 use pointsman_router::classify::{self, Call};
-use pointsman_router::intent::{Kind, Needs};
+use pointsman_router::intent::Needs;
 
 use super::Session;
 use super::command::Job;
@@ -43,9 +43,7 @@ impl Session {
                 edits.push(edit(sql, &call, &socket));
             }
         }
-        // Of several statements, the later ones ask about the first.
-        let asks_back = job.intent.needs.contains(Needs::DIAGNOSTICS) && job.intent.kind != Kind::Multi;
-        if runs_now && asks_back && !self.diagnostics_are_at_hand() {
+        if runs_now && job.asks_about_previous() && !self.diagnostics_are_at_hand() {
             self.edit_calls(sql, "row_count", &big_integer(self.last.row_count), &mut edits);
             let found_rows = i64::try_from(self.last.found_rows).unwrap_or(i64::MAX);
             self.edit_calls(sql, "found_rows", &big_integer(found_rows), &mut edits);

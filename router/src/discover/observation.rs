@@ -212,3 +212,30 @@ impl ThreadError {
 pub fn join_host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_acknowledgement_ends_a_wait_for_ever() {
+        let well = SemiSync {
+            source: true,
+            active: true,
+            after_sync: true,
+            waits_alone: true,
+            timeout: Duration::from_millis(4_294_967_295),
+            ..SemiSync::default()
+        };
+        assert!(well.waits_for_ever());
+        for other in [
+            SemiSync { source: false, ..well },
+            SemiSync { active: false, ..well },
+            SemiSync { after_sync: false, ..well },
+            SemiSync { waits_alone: false, ..well },
+            SemiSync { timeout: Duration::from_secs(10), ..well },
+        ] {
+            assert!(!other.waits_for_ever(), "{other:?}");
+        }
+    }
+}
