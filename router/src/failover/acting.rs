@@ -241,6 +241,7 @@ impl Controller {
             }
             Step::StartApplier | Step::RemoveDelay => {
                 hand.applier_started = Some(now);
+                self.applier_started(id);
                 self.probe_now();
             }
             Step::WaitApplied { .. } | Step::StartReplication | Step::Fence => {}
@@ -274,7 +275,14 @@ impl Controller {
             if matches!(step, Step::StartApplier | Step::RemoveDelay) {
                 // It may have been done all the same.
                 hand.applier_started = Some(now);
+                self.applier_started(id);
             }
+        }
+    }
+
+    fn applier_started(&mut self, id: ServerId) {
+        if let Some(watch) = self.watches.get_mut(usize::from(id.0)) {
+            watch.starting_applier = watch.starting_applier.map(|_| self.now);
         }
     }
 
@@ -304,12 +312,12 @@ impl Controller {
         if channel.receiver != Receiver::Stopped {
             if !channel.applies && channel.applier_error.code == 0 && !hand.applier_tried && !wrong_order {
                 hand.applier_tried = true;
-                watch.starting_applier = true;
+                watch.starting_applier = Some(now + super::STEP_TIMEOUT);
                 return Some(Step::StartApplier);
             }
             if !channel.delay.is_zero() && !hand.delay_removed {
                 hand.delay_removed = true;
-                watch.starting_applier = true;
+                watch.starting_applier = Some(now + super::STEP_TIMEOUT);
                 return Some(Step::RemoveDelay);
             }
             if hand.applier_started.is_some_and(|at| watch.asked <= at) {

@@ -29,8 +29,9 @@ pub(super) struct Watch {
     born: Duration,
     /// In this life it has held a position that the primary had after its beginning: its relay log is whole.
     pub(super) whole: bool,
-    /// We are starting its applying thread while it receives, which leaves the relay log whole.
-    pub(super) starting_applier: bool,
+    /// We are starting its applying thread while it receives, which leaves the relay log whole: until when, as far as
+    /// is known. A report that was asked for before may tell any mixture of before and after.
+    pub(super) starting_applier: Option<Duration>,
     /// The last sign of life from its source.
     sign: Option<Sign>,
     pub(super) divergence: Divergence,
@@ -157,9 +158,10 @@ impl Watch {
             // As long as it receives, an applier that stops and starts throws nothing away; it is seen in between, too.
             let channel = report.channels().first();
             let receives = channel.is_some_and(|channel| channel.receiver != Receiver::Stopped);
-            let by_us = renewed && self.starting_applier && receives;
-            if renewed && !(by_us && channel.is_some_and(|channel| !channel.applies)) {
-                self.starting_applier = false;
+            let by_us = renewed && self.starting_applier.is_some() && receives;
+            let is_later = self.life_asked == asked && self.starting_applier.is_some_and(|end| asked > end);
+            if is_later || renewed && !by_us {
+                self.starting_applier = None;
             }
             if (renewed && !by_us) || lost {
                 self.whole = false;
@@ -228,33 +230,43 @@ mod tests {
         }
     }
 
-    /// Whether a whole relay log stays so over these reports, while we start the applying thread.
-    fn check(reports: &[(u64, Receiver, bool)], stays: bool) {
+    /// Whether a whole relay log stays so over these reports, where we start the applying thread and have done so
+    /// after so many of them.
+    fn check(reports: &[(u64, Receiver, bool)], before_end: usize, stays: bool) {
         let mut watch = Watch::default();
-        let seen = Duration::from_secs(1);
-        let see = |watch: &mut Watch, report| {
-            let (asked, news) = (seen, News::Report(Box::new(report)));
+        let mut seen = Duration::from_secs(1);
+        let see = |watch: &mut Watch, asked, report| {
+            let news = News::Report(Box::new(report));
             let observation = Observation { server: ServerId(1), asked, noticed: asked, news };
             watch.observe(observation, None);
         };
-        see(&mut watch, report(1, Receiver::Running, false));
+        see(&mut watch, seen, report(1, Receiver::Running, false));
         watch.compare(&report(1, Receiver::Running, false).held(), seen * 2);
         assert!(watch.whole);
-        watch.starting_applier = true;
-        for &(life, receiver, applies) in reports {
-            see(&mut watch, report(life, receiver, applies));
+        watch.starting_applier = Some(Duration::MAX);
+        for (at, &(life, receiver, applies)) in reports.iter().enumerate() {
+            if at == before_end {
+                watch.starting_applier = watch.starting_applier.map(|_| seen);
+            }
+            seen += Duration::from_millis(1);
+            see(&mut watch, seen, report(life, receiver, applies));
         }
         assert_eq!(watch.whole, stays, "{reports:?}");
     }
 
     #[test]
     fn an_applier_that_we_start_leaves_the_relay_log_whole() {
-        check(&[(2, Receiver::Running, true)], true);
+        check(&[(2, Receiver::Running, true)], 0, true);
+        check(&[(2, Receiver::Running, true)], 1, true);
         // It was stopped first, for its delay to be changed, and is seen in between.
-        check(&[(2, Receiver::Connecting, false), (3, Receiver::Connecting, true)], true);
+        check(&[(2, Receiver::Connecting, false), (3, Receiver::Connecting, true)], 1, true);
+        // The same, by a report that was begun before.
+        check(&[(2, Receiver::Running, true), (3, Receiver::Running, true)], 1, true);
+        check(&[(2, Receiver::Running, true), (3, Receiver::Running, true)], 2, true);
         // Once.
-        check(&[(2, Receiver::Running, true), (3, Receiver::Running, true)], false);
-        check(&[(2, Receiver::Stopped, true)], false);
-        check(&[(2, Receiver::Connecting, false), (3, Receiver::Stopped, true)], false);
+        check(&[(2, Receiver::Running, true), (3, Receiver::Running, true)], 0, false);
+        check(&[(1, Receiver::Running, true), (2, Receiver::Running, true)], 0, false);
+        check(&[(2, Receiver::Stopped, true)], 0, false);
+        check(&[(2, Receiver::Connecting, false), (3, Receiver::Stopped, true)], 1, false);
     }
 }
