@@ -381,9 +381,15 @@ impl Controller {
         };
         let named = |name: &String| {
             let Some(id) = self.find(name) else { return format!("{name} (in no configuration)") };
-            match acting.hand(id).and_then(|hand| hand.stopped).and(self.barred(id)) {
-                Some(reason) => format!("{name} ({reason})"),
+            match acting.hand(id).and_then(|hand| hand.stopped) {
                 None => name.clone(),
+                Some(_) => match self.barred(id) {
+                    Some(reason) => format!("{name} ({reason})"),
+                    None if self.is_whole(id) => name.clone(),
+                    None => {
+                        format!("{name} (its replication began anew, and the primary was not seen since)")
+                    }
+                },
             }
         };
         let missing: Vec<_> = record.ackers.iter().filter(missing).map(named).collect();
