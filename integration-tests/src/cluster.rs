@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -81,11 +82,32 @@ impl Proxy {
             let errant: Vec<String> =
                 primary.rows(&format!("SELECT GTID_SUBTRACT('{own}', @@gtid_executed)")).await?;
             if errant.iter().any(|set| !set.is_empty()) {
-                server.renew().await?;
-                receive_all(server, &primary).await?;
+                self.set_up_anew(sandbox, server).await?;
             }
         }
         Ok(())
+    }
+
+    /// Makes a server an empty replica, which receives everything from the primary.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start, or does not receive all.
+    pub async fn set_up_anew(&self, sandbox: &Sandbox, server: &Server) -> Result<(), Failure> {
+        let primary = self.primary(sandbox).await?;
+        server.renew().await?;
+        receive_all(server, &primary).await
+    }
+
+    /// Whether a server is kept out because of transactions that the primary does not have.
+    pub async fn keeps_out(&self, server: &Server) -> bool {
+        let status = self.status().await.unwrap_or_default();
+        let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        servers.iter().any(|shown| {
+            shown["name"] == server.name()
+                && shown["state"] == "excluded"
+                && shown["reason"].as_str().is_some_and(|reason| reason.contains(ERRANT))
+        })
     }
 
     /// The newest change of the primary, as `pointsman history -o json` shows it, with what this proxy saw of it.
@@ -101,18 +123,24 @@ impl Proxy {
     }
 }
 
-/// Makes an empty server a replica. Under its own number it would pass over what it wrote in its lives before.
+/// Makes an empty server a replica. Under its own number it would pass over what it wrote in its lives before; and what a
+/// connection writes bears the number that the server had when it was opened, so that each life needs a new one.
 async fn receive_all(server: &Server, primary: &Server) -> Result<(), Failure> {
+    /// No server of a sandbox has such a number.
+    static NEXT: AtomicU32 = AtomicU32::new(1000);
     let number = |id: u32| format!("SET GLOBAL server_id = {id}");
-    server.run(&[&number(server.id() + RENEWED)]).await?;
+    server.run(&[&number(NEXT.fetch_add(1, Ordering::Relaxed))]).await?;
     server.replicate_from(primary, false).await?;
     server.reach(&primary.position().await?, RECEIVED_WITHIN).await?;
     server.run(&["STOP REPLICA", &number(server.id()), "START REPLICA"]).await?;
+    // Who asks a proxy from now on hears what it has seen since: that replication has begun anew, and how far it is.
+    tokio::time::sleep(SEEN_WITHIN).await;
     Ok(())
 }
 
-/// No server of a sandbox has such a number.
-const RENEWED: u32 = 1000;
+const ERRANT: &str = "transactions that the primary does not have";
+/// Several looks of a proxy at all servers.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
 const RECEIVED_WITHIN: Duration = Duration::from_secs(180);
 
 /// What came of the writes of some traffic from a moment on, held against the rows of a new primary.

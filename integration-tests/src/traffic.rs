@@ -11,7 +11,7 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::Failure;
+use crate::{Failure, eventually};
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
@@ -85,20 +85,26 @@ impl Traffic {
     ///
     /// When the tables cannot be made.
     pub async fn start(options: OptsBuilder, load: Load) -> Result<Self, Failure> {
-        let mut conn = Conn::new(options.clone()).await?;
+        Self::start_through(&[options], load).await
+    }
+
+    /// The same, each client through the next one of several proxies.
+    ///
+    /// # Errors
+    ///
+    /// When the tables cannot be made.
+    pub async fn start_through(proxies: &[OptsBuilder], load: Load) -> Result<Self, Failure> {
+        let mut conn = Conn::new(proxies.first().ok_or("no proxy")?.clone()).await?;
         for statement in TABLES {
             conn.query_drop(statement).await?;
         }
         let books = Arc::new(Books::default());
         let mut clients = JoinSet::new();
-        for _ in 0..load.readers {
-            clients.spawn(work(options.clone(), books.clone(), load.pace, Job::Read));
-        }
-        for _ in 0..load.writers {
-            clients.spawn(work(options.clone(), books.clone(), load.pace, Job::Write));
-        }
-        for _ in 0..load.transactions {
-            clients.spawn(work(options.clone(), books.clone(), load.pace, Job::Transact));
+        let jobs =
+            [(Job::Read, load.readers), (Job::Write, load.writers), (Job::Transact, load.transactions)];
+        let jobs = jobs.into_iter().flat_map(|(job, count)| std::iter::repeat_n(job, count));
+        for (job, options) in jobs.zip(proxies.iter().cycle()) {
+            clients.spawn(work(options.clone(), books.clone(), load.pace, job));
         }
         Ok(Self { books, load, _clients: clients })
     }
@@ -111,6 +117,16 @@ impl Traffic {
     /// Waits for the statements under way; the next begin when the answer is dropped.
     pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
         self.books.under_way.clone().write_owned().await
+    }
+
+    /// Waits until many more writes are acknowledged.
+    ///
+    /// # Panics
+    ///
+    /// When it takes too long.
+    pub async fn goes_on(&self) {
+        let enough = self.tally().writes + ENOUGH_WRITES;
+        eventually("writes go on", LIMIT, async || self.tally().writes >= enough).await;
     }
 
     /// Everything up to now.
@@ -291,4 +307,6 @@ const TABLES: [&str; 4] = [
     "TRUNCATE TABLE traffic_log",
 ];
 const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
+const ENOUGH_WRITES: u64 = 200;
+const LIMIT: Duration = Duration::from_secs(30);
 const MAX_DIFFERENT_ERRORS: usize = 50;

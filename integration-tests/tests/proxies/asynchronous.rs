@@ -12,7 +12,7 @@ use crate::coordinator::{find_again, lose};
 use crate::{LIMIT, RESUMED_WITHIN, SHORT_LEASE, Scene, TWO};
 
 /// How a failover says what it waits for; the GTIDs follow.
-const LACKS: &str = "acknowledged and not found on any server that was reached: 0-1-";
+pub(crate) const LACKS: &str = "acknowledged and not found on any server that was reached: ";
 
 /// The replicas have everything when the primary dies.
 pub(crate) async fn killed(stage: Arc<Stage>) -> Outcome {

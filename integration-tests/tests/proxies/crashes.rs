@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{LIMIT, RESUMED_WITHIN, SHORT_LEASE, Scene, TWO};
 
 /// Replicas cannot apply what they have received, so nobody is chosen.
-const HOLDS_FENCING: &str = "LOCK TABLES app.ledger WRITE";
+const HOLDS_FENCING: &str = "LOCK TABLES app.ledger READ";
 /// The candidate cannot write the row of its epoch.
 const HOLDS_CHOSEN: &str = "LOCK TABLES pointsman.epoch READ";
 /// Another proxy sees that the actor has fallen silent and takes its place, without a wait for its lease of three seconds or

@@ -10,6 +10,7 @@ mod clock;
 mod coordinator;
 mod crashes;
 mod cut;
+mod kills;
 mod split;
 
 use std::sync::Arc;
@@ -17,14 +18,21 @@ use std::time::Duration;
 
 use pointsman_integration_tests::sandbox::Options;
 use pointsman_integration_tests::{
-    Failure, Flavour, Fleet, Layout, Ledger, Outcome, PATIENT, Plan, Proof, Stage, Suite, becomes,
+    FLAVOURS, Failure, Flavour, Fleet, Layout, Ledger, Outcome, PATIENT, Plan, Proof, Stage, Suite, becomes,
 };
 use tokio::time::Instant;
 
 fn main() {
     let mut suite = Suite::new();
+    for flavour in FLAVOURS {
+        add_all(&mut suite, flavour);
+    }
+    suite.run()
+}
+
+fn add_all(suite: &mut Suite, flavour: Flavour) {
     let mut add = |name: &str, test: fn(Arc<Stage>) -> Running| {
-        let stage = suite.stage(lossless(Flavour::Mariadb));
+        let stage = suite.stage(lossless(flavour));
         suite.test(&stage, name, test);
     };
     add("1: two proxies, the primary is killed", |stage| Box::pin(primary_killed(stage, 2)));
@@ -45,7 +53,7 @@ fn main() {
     });
     add("34: the wall clock of a proxy jumps", |stage| Box::pin(clock::jumps(stage)));
     let mut add = |name: &str, test: fn(Arc<Stage>) -> Running| {
-        let mut plan = lossless(Flavour::Mariadb);
+        let mut plan = lossless(flavour);
         plan.sandbox.linked = true;
         let stage = suite.stage(plan);
         suite.test(&stage, name, test);
@@ -62,7 +70,7 @@ fn main() {
         Box::pin(split::primary_with_an_acker(stage))
     });
     let mut add = |name: &str, linked, test: fn(Arc<Stage>) -> Running| {
-        let sandbox = Options { replicas: 2, linked, ..Options::default() };
+        let sandbox = Options { flavour, replicas: 2, linked, ..Options::default() };
         let stage = suite.stage(Plan { sandbox, configuration: String::new() });
         suite.test(&stage, name, test);
     };
@@ -71,7 +79,7 @@ fn main() {
         Box::pin(asynchronous::only_on_the_primary(stage))
     });
     add("30: async, etcd is stopped", false, |stage| Box::pin(asynchronous::etcd_stopped(stage)));
-    suite.run()
+    add("async: kills in a row, two proxies", false, |stage| Box::pin(kills::in_a_row(stage)));
 }
 
 type Running = std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>;

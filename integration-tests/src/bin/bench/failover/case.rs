@@ -56,6 +56,8 @@ impl Case {
         let toll = Toll::of(&stage.traffic, began, &successor).await?;
         let change = stage.proxy.last_change().await?;
         let failed_reads = stage.traffic.tally().since(&reads).failed_reads;
+        // A small machine writes faster than a server that is set up anew catches up.
+        let _at_rest = stage.traffic.pause().await;
         match self {
             Self::Kill => stage.proxy.bring_back(&stage.sandbox, &primary).await?,
             Self::Freeze => {

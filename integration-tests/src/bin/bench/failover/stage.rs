@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pointsman_integration_tests::sandbox::{APP, Options, Sandbox, Server};
 use pointsman_integration_tests::{Failure, Flavour, Load, Proxy, Traffic, eventually};
+use tokio::time::{Instant, sleep};
 
 pub(crate) struct Stage {
     pub(crate) traffic: Traffic,
@@ -53,10 +54,14 @@ impl Stage {
 
     /// Waits until another server is the primary.
     pub(crate) async fn replaced(&self, old: &Server) -> Result<Arc<Server>, Failure> {
-        eventually("another primary", SETTLE_LIMIT, async || {
-            self.proxy.primary(&self.sandbox).await.is_ok_and(|server| server.name() != old.name())
-        })
-        .await;
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        while self.proxy.primary(&self.sandbox).await.map_or(true, |server| server.name() == old.name()) {
+            if Instant::now() > deadline {
+                let (status, story) = (self.proxy.status().await?, self.proxy.story());
+                return Err(format!("nobody takes the place of {}: {status}\n{story}", old.name()).into());
+            }
+            sleep(POLL).await;
+        }
         self.goes_on(ENOUGH_WRITES).await;
         self.proxy.primary(&self.sandbox).await
     }
@@ -80,4 +85,5 @@ impl Stage {
 const CONFIGURATION: &str = "[failover]\nmin_interval = \"0s\"\nmax_per_hour = 0\n";
 /// A MySQL server that was made anew replicates everything once more.
 const SETTLE_LIMIT: Duration = Duration::from_secs(180);
+const POLL: Duration = Duration::from_millis(10);
 const ENOUGH_WRITES: u64 = 100;
