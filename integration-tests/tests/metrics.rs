@@ -1,15 +1,14 @@
 //! Every metric that the dashboard, the alerts and the documents name is there, in a running proxy, and every metric that
 //! is there is documented.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use pointsman_integration_tests::sandbox::APP;
-use pointsman_integration_tests::{Flavour, Outcome, Plan, Stage, Suite};
+use pointsman_integration_tests::{Flavour, Outcome, Plan, Stage, Suite, metric_families, named_metrics};
 use tokio::time::{Instant, sleep};
 
 fn main() {
@@ -29,7 +28,8 @@ async fn named_metrics_exist(stage: Arc<Stage>) -> Outcome {
     // A session that is pinned.
     client.query_drop("BEGIN").await?;
     client.query_drop("SELECT * FROM metrics").await?;
-    let named = named()?;
+    let mut named = named_metrics()?;
+    named.retain(|name, _| !name.starts_with(OF_A_VIRTUAL_ADDRESS));
     // So many that a wrong path or pattern is noticed.
     assert!(named.len() > 25, "{named:?}");
     for place in ["files/dashboards/pointsman.json", "files/alerts/PointsmanNoPrimary.yaml", "docs/runbooks"]
@@ -39,7 +39,7 @@ async fn named_metrics_exist(stage: Arc<Stage>) -> Outcome {
     let deadline = Instant::now() + LIMIT;
     loop {
         let (_, text) = proxy.get("/metrics").await?;
-        let families = families(&text);
+        let families = metric_families(&text);
         let missing: Vec<_> = named.iter().filter(|(name, _)| !families.contains(*name)).collect();
         if missing.is_empty() {
             return Ok(());
@@ -63,56 +63,7 @@ async fn metrics_are_documented(stage: Arc<Stage>) -> Outcome {
     Ok(())
 }
 
-/// The names of the samples; those of a histogram also without what they count.
-fn families(text: &str) -> BTreeSet<String> {
-    let samples = text.lines().filter(|line| !line.starts_with('#'));
-    let names = samples.filter_map(|line| line.split(['{', ' ']).next());
-    names
-        .flat_map(|name| {
-            let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-            [Some(name), family].into_iter().flatten().map(str::to_owned)
-        })
-        .collect()
-}
-
-/// Each metric that is named, with the files that name it.
-fn named() -> Result<BTreeMap<String, BTreeSet<String>>, std::io::Error> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let mut files = vec![root.join("README.md")];
-    for folder in ["docs", "charts/pointsman"] {
-        list(&root.join(folder), &mut files)?;
-    }
-    let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for file in files {
-        let text = fs::read_to_string(&file)?;
-        for name in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
-            let metric = PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-            let elsewhere = name.starts_with(OF_A_VIRTUAL_ADDRESS) || NO_METRICS.contains(&name);
-            if metric && !name.ends_with('_') && !elsewhere {
-                named.entry(name.to_owned()).or_default().insert(file.display().to_string());
-            }
-        }
-    }
-    Ok(named)
-}
-
-fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), std::io::Error> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let kind = path.extension().and_then(|kind| kind.to_str());
-        if path.is_dir() {
-            list(&path, files)?;
-        } else if matches!(kind, Some("md" | "json" | "yaml" | "txt")) {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-const PREFIXES: [&str; 2] = ["pointsman_", "process_"];
-/// Metrics of `vip.address`, which needs the kernel's IPVS and the right to change it: not there in these tests.
+/// Metrics of `vip.address`, which needs the kernel's IPVS: `--test vip` looks for these where there is one.
 const OF_A_VIRTUAL_ADDRESS: &str = "pointsman_vip_";
-/// Names with such a beginning that are something else: a variable of the session.
-const NO_METRICS: [&str; 1] = ["pointsman_consistency"];
 const LIMIT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);

@@ -1,18 +1,25 @@
 //! A switched network of namespaces: a client, two directors, a primary and three replicas that say their names.
 
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{collections::BTreeMap, fs::File};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 pub(crate) const VIP: &str = "10.0.0.100";
 pub(crate) const VIP6: &str = "fd00::100";
 pub(crate) const PORT: u16 = 3306;
+/// The guest's own host, where real servers run.
+pub(crate) const SERVERS: &str = "10.0.0.30";
+pub(crate) const SERVERS6: &str = "fd00::30";
 /// The emulated machine is slow, and nothing waits for this long when all is well.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
@@ -50,6 +57,11 @@ impl Bed {
                      ip -n {name} addr add fd00::{number}/64 dev eth0 nodad; ip -n {name} link set eth0 up"
                 ));
             }
+            sh(&format!(
+                "ip link add servers type veth peer name servers netns sw; \
+                 ip -n sw link set servers master br0 up; ip addr add {SERVERS}/24 dev servers; \
+                 ip addr add {SERVERS6}/64 dev servers nodad; ip link set servers up"
+            ));
             for name in ["p", "r1", "r2", "r3"] {
                 serve(name);
             }
@@ -59,18 +71,67 @@ impl Bed {
     /// Takes away what a failed test has left.
     pub(crate) fn clean(&self) {
         for director in ["d1", "d2"] {
-            // Nothing there is fine.
+            // Nothing there is fine, of all these.
             drop(run(&format!(
-                "ip netns exec {director} ipvsadm -C; ip -n {director} link del pointsman0; \
+                "ip -n {director} link set eth0 up; ip netns exec {director} ipvsadm -C; \
+                 ip netns exec {director} ipvsadm --stop-daemon master; \
+                 ip netns exec {director} ipvsadm --stop-daemon backup; ip -n {director} link del pointsman0; \
                  ip -n {director} addr del {VIP6}/128 dev eth0; ip -n {director} addr del {VIP}/32 dev eth0; \
                  ip netns exec {director} nft flush ruleset; rm -rf {}",
                 state_dir(director)
             )));
         }
-        for server in ["r1", "r2", "r3"] {
+        for server in ["p", "r1", "r2", "r3"] {
             drop(run(&format!("ip -n {server} addr del {VIP}/32 dev lo")));
         }
         drop(run("ip -n r3 link set eth0 up; ip -n c neigh flush all"));
+        // An interface that was down has lost its IPv6 address.
+        for (host, number) in HOSTS {
+            drop(run(&format!("ip -n {host} addr replace fd00::{number}/64 dev eth0 nodad")));
+        }
+        drop(run(&format!("rm {HIDDEN} && modprobe -a $(cat /run/vm/modules)")));
+    }
+}
+
+/// Takes modules away, and keeps the kernel from loading them.
+pub(crate) fn hide(modules: &str) {
+    let hidden: String = modules.split(' ').map(|name| format!("install {name} /bin/false\n")).collect();
+    fs::write(HIDDEN, hidden).expect("a file");
+    sh(&format!("modprobe -r {modules}"));
+}
+
+/// Brings them back.
+pub(crate) fn show(modules: &str) {
+    fs::remove_file(HIDDEN).expect("a file");
+    sh(&format!("modprobe -a {modules}"));
+}
+
+/// Ends what runs beside a body when that ends, or panics: a scope waits for its threads.
+#[derive(Debug)]
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A process of a test; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Serving(pub(crate) Child);
+
+impl Serving {
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("a process");
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -80,6 +141,10 @@ pub(crate) fn state_dir(director: &str) -> String {
 
 pub(crate) fn vip() -> SocketAddr {
     SocketAddr::new(VIP.parse().expect("an address"), PORT)
+}
+
+pub(crate) fn vip6() -> SocketAddr {
+    SocketAddr::new(VIP6.parse().expect("an address"), PORT)
 }
 
 /// The address of a host's server.
@@ -226,3 +291,5 @@ fn serve(name: &'static str) {
         }
     });
 }
+
+const HIDDEN: &str = "/etc/modprobe.d/hidden.conf";

@@ -8,12 +8,16 @@
     reason = "figures and faults of a test run are its output"
 )]
 
+mod agreeing;
 mod bed;
 mod director;
+mod measured;
 mod moving;
 mod others;
+mod replication;
 mod scale;
 mod serving;
+mod stand;
 
 use std::env;
 use std::path::Path;
@@ -32,6 +36,9 @@ const CASES: &[(&str, Case)] = &[
     ("02 schedulers change in place", serving::schedulers),
     ("02 connections are spread as the scheduler says", serving::shares),
     ("03 lag drains and comes back", serving::lag),
+    ("03 replication lags and stops, an open session goes on", replication::lag),
+    ("04 a server is killed", replication::killed),
+    ("04 ipv6", replication::killed_ipv6),
     ("05 a dead host resets its connections", serving::dead_host),
     ("06 all lagging, all dead, last resort", serving::last_ones),
     ("07 a reused port goes to another server", serving::port_reuse),
@@ -43,12 +50,21 @@ const CASES: &[(&str, Case)] = &[
     ("13 kill, restart and leave", others::restart),
     ("14 nothing known after a restart", others::partial),
     ("15 a planned move", moving::planned),
+    ("15 ipv6", moving::planned_ipv6),
+    ("15 two proxies with etcd, a planned move", agreeing::planned),
+    ("16 and 17 two proxies with etcd, owner and etcd lost", agreeing::lost),
     ("16 the director dies or freezes", moving::crash),
     ("17 no lease store", moving::no_lease),
     ("18 direct routing", serving::direct),
+    ("18 direct routing with the kernel's synchronisation", serving::direct_synchronised),
     ("19 scale", scale::scale),
     ("20 privileges", others::privileges),
+    ("20 modules that are missing", others::modules),
+    ("20 without IPVS the proxy goes on", measured::without_ipvs),
     ("the program", others::program),
+    ("a session on a candidate is reset before it is writable", replication::promoted),
+    ("every metric that is named exists", measured::metrics),
+    ("sysbench through the address and through the proxy", measured::sysbench),
     ("a candidate for promotion loses its connections", serving::evict),
 ];
 
@@ -69,10 +85,12 @@ fn in_guest(arguments: &[String]) -> ExitCode {
         return run_cases();
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/vm");
-    let status = Command::new(script)
-        .args(["-m", "1536", "-c", "2", "-t", LIMIT_SECONDS, "-e", &format!("{IN_GUEST}=1"), "--"])
-        .args(arguments)
-        .status();
+    let mut guest = Command::new(script);
+    guest.args(["-m", "2560", "-c", "2", "-t", LIMIT_SECONDS, "-e", &format!("{IN_GUEST}=1")]);
+    if let Ok(program) = env::var(PROGRAM) {
+        guest.args(["-e", &format!("{PROGRAM}={program}")]);
+    }
+    let status = guest.arg("--").args(arguments).status();
     match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         outcome => {
@@ -108,4 +126,6 @@ impl Drop for Cleaned {
 }
 
 const IN_GUEST: &str = "POINTSMAN_IN_GUEST";
-const LIMIT_SECONDS: &str = "900";
+/// Another build of the program than the one beside the tests.
+const PROGRAM: &str = "POINTSMAN_BIN";
+const LIMIT_SECONDS: &str = "2400";

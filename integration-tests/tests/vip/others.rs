@@ -4,8 +4,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use libtest_mimic::Failed;
+use nix::sys::signal::Signal;
 
-use crate::bed::{Bed, LIMIT, counts, dial, eventually, inside, on, server, sh, spread, table, vip};
+use crate::bed::{
+    Bed, LIMIT, Serving, counts, dial, eventually, hide, inside, on, server, sh, show, spread, table, vip,
+};
 use crate::director::{Director, FIVE_THREE_TWO, Plan, usual};
 
 const WITHIN: Duration = Duration::from_secs(3);
@@ -135,16 +138,6 @@ pub(crate) fn restart(_: &Bed) -> Result<(), Failed> {
 }
 
 /// Killed when dropped.
-struct Serve(std::process::Child);
-
-impl Drop for Serve {
-    fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
 const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// The whole program, in front of servers that do not speak MySQL: none is up, and everything else is as ever.
@@ -157,7 +150,7 @@ pub(crate) fn program(_: &Bed) -> Result<(), Failed> {
          [vip]\naddress = \"10.0.0.100\"\n[listen.rw]\naddress = \"127.0.0.1:3307\"\n\
          [coordination]\nstate_dir = \"/run/pointsman-d1\"\n[drain]\ndelay = \"0s\"\n",
     )?;
-    let mut serve = Serve(
+    let mut serve = Serving(
         std::process::Command::new("ip")
             .args(["netns", "exec", "d1", &program.to_string(), "serve", "--config", "/run/pointsman.toml"])
             .spawn()?,
@@ -174,8 +167,7 @@ pub(crate) fn program(_: &Bed) -> Result<(), Failed> {
     assert!(status.contains("vip      10.0.0.100:3306    serving"), "{status}");
     let check = on("d1", &format!("{program} vip check --config /run/pointsman.toml"));
     assert!(check.contains("the kernel has IPVS") && !check.contains("error"), "{check}");
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(serve.0.id())?);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    serve.signal(Signal::SIGTERM);
     assert!(serve.0.wait()?.success());
     assert!(table("d1").is_empty());
     assert!(!on("d1", "ip -o link").contains("pointsman0"));
@@ -199,6 +191,27 @@ pub(crate) fn partial(_: &Bed) -> Result<(), Failed> {
     director.until("serving");
     assert_eq!(table("d1"), whole);
     director.leave();
+    Ok(())
+}
+
+/// A kernel that lacks a module is said to, and served when it has it.
+pub(crate) fn modules(_: &Bed) -> Result<(), Failed> {
+    for (modules, scheduler, expected) in [
+        ("ip_vs_mh", "mh", "load ip_vs_wrr or the one of vip.scheduler on the host"),
+        ("nft_masq", "wrr", "load nft_chain_nat, nft_ct and nft_masq on the host"),
+    ] {
+        hide(modules);
+        let mut director = Director::start("d1", &Plan { scheduler, ..Plan::default() });
+        director.servers(&FIVE_THREE_TWO);
+        let view = director.until("unavailable");
+        let reason = view["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(expected), "{modules}: {reason}");
+        show(modules);
+        // It is tried again each 30 s.
+        eventually("served", Duration::from_secs(60), || director.say("status")["state"] == "serving");
+        dial("c", vip(), WITHIN)?;
+        director.leave();
+    }
     Ok(())
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn create_ipv6(_: &Bed) -> Result<(), Failed> {
     assert_eq!(table("d1"), expected);
     assert_eq!(spread("c", address, 100), counts(&[("r1", 50), ("r2", 30), ("r3", 20)]));
     let rules = on("d1", "nft list table ip6 pointsman");
+    assert_eq!(rules.matches("masquerade").count(), 1, "{rules}");
     assert!(rules.contains("elements = { fd00::100 . 3306 }"), "{rules}");
     director.servers(&[FIVE_THREE_TWO[0], FIVE_THREE_TWO[1], ("r2", "down", 300, 0), FIVE_THREE_TWO[3]]);
     eventually("r2 is deleted", LIMIT, || table("d1").len() == 3);
@@ -252,11 +253,16 @@ pub(crate) fn idle(_: &Bed) -> Result<(), Failed> {
     Ok(())
 }
 
-pub(crate) fn direct(_: &Bed) -> Result<(), Failed> {
+/// As docs/vip.md says that servers are set up.
+fn set_up_for_direct_routing() {
     for server in ["r1", "r2", "r3"] {
         on(server, "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2");
         sh(&format!("ip -n {server} addr add 10.0.0.100/32 dev lo"));
     }
+}
+
+pub(crate) fn direct(_: &Bed) -> Result<(), Failed> {
+    set_up_for_direct_routing();
     let director = Director::serving("d1", &Plan { forwarding: "direct", ..Plan::default() });
     assert!(table("d1")[1].contains(" -g 500"), "{:?}", table("d1"));
     assert_eq!(on("d1", "nft list ruleset"), "");
@@ -264,6 +270,35 @@ pub(crate) fn direct(_: &Bed) -> Result<(), Failed> {
     assert_eq!(dialled.seen, "10.0.0.2", "servers see the client's own address");
     assert_eq!(spread("c", vip(), 10), counts(&[("r1", 5), ("r2", 3), ("r3", 2)]));
     director.leave();
+    Ok(())
+}
+
+/// The kernel's own synchronisation, which is the host's to start, keeps a session over a move.
+pub(crate) fn direct_synchronised(_: &Bed) -> Result<(), Failed> {
+    set_up_for_direct_routing();
+    for (host, role) in [("d1", "master"), ("d2", "backup")] {
+        on(host, &format!("ipvsadm --start-daemon {role} --mcast-interface eth0"));
+        on(host, "sysctl -qw net.ipv4.vs.sync_threshold=\"1 5\" net.ipv4.vs.sync_refresh_period=1");
+    }
+    let plan = |own: &str| Plan { forwarding: "direct", own: own.to_owned(), ..Plan::default() };
+    let mut first = Director::serving("d1", &plan("60000"));
+    let mut second = Director::start("d2", &plan("none"));
+    second.servers(&FIVE_THREE_TWO);
+    second.until("standby");
+    let mut open = dial("c", vip(), WITHIN)?;
+    eventually("the other one knows the connection", LIMIT, || {
+        open.answers(WITHIN).expect("an answer");
+        on("d2", "ipvsadm -Lnc").contains("ESTABLISHED")
+    });
+    assert_eq!(first.say("give_up"), true);
+    second.say("own 60000");
+    second.until("serving");
+    open.answers(LIMIT)?;
+    for (host, role) in [("d1", "master"), ("d2", "backup")] {
+        on(host, &format!("ipvsadm --stop-daemon {role}"));
+    }
+    first.leave();
+    second.leave();
     Ok(())
 }
 

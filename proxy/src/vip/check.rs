@@ -193,6 +193,8 @@ const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
 const EPROTONOSUPPORT: i32 = 93;
 const EOPNOTSUPP: i32 = 95;
+/// Those with advice above.
+pub(super) const ADVISED: [i32; 5] = [EPERM, ENOENT, EACCES, EPROTONOSUPPORT, EOPNOTSUPP];
 
 #[cfg(test)]
 mod tests {

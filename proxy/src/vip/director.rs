@@ -308,7 +308,7 @@ impl Ready {
     fn check(&mut self, first: bool) -> Result<(), Fault> {
         let changed = self.kernel.prepare(&mut self.memory)?;
         if changed > 0 && !first {
-            repaired("settings", changed);
+            repaired(SETTINGS, changed);
         }
         self.kernel.remove_strays(&mut self.memory)
     }
@@ -318,7 +318,7 @@ impl Ready {
         let table = self.kernel.table(&self.memory)?;
         let differences = count_differences(&self.table, &table);
         if compare && differences > 0 {
-            repaired("table", differences);
+            repaired(TABLE, differences);
         }
         self.table = table;
         Ok(())
@@ -377,7 +377,7 @@ impl Ready {
                 "the virtual address is here"
             );
             if !is_new {
-                repaired("address", 1);
+                repaired(ADDRESS, 1);
             }
             self.announcements = Some(Schedule::new(now));
         }
@@ -450,6 +450,14 @@ fn describe_metrics() {
         "pointsman_vip_duplicates_total",
         "Hosts found with the address when it was taken."
     );
+    // A rate over a counter that is not there yet misses its first step.
+    metrics::counter!("pointsman_vip_duplicates_total").absolute(0);
+    for what in REPAIRED {
+        metrics::counter!("pointsman_vip_repairs_total", "what" => what).absolute(0);
+    }
+    for errno in check::ADVISED {
+        metrics::counter!("pointsman_vip_errors_total", "errno" => errno.to_string()).absolute(0);
+    }
 }
 
 fn record(before: &View, now: &View) {
@@ -469,6 +477,11 @@ fn record(before: &View, now: &View) {
     }
 }
 
+/// What others may change.
+const SETTINGS: &str = "settings";
+const TABLE: &str = "table";
+const ADDRESS: &str = "address";
+const REPAIRED: [&str; 3] = [SETTINGS, TABLE, ADDRESS];
 /// How often the table is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often settings, NAT rule and stray addresses are looked at.
