@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use pointsman::failover::coordinator::{Coordinator, Etcd as Client};
 use pointsman::vip::lease::Refused;
 use pointsman_integration_tests::directors::{Directors, LEASE};
 use pointsman_integration_tests::{Etcd, Failure, Flavour, Outcome, Plan, Rounds, Suite};
+use tokio::time::sleep;
 
 fn main() {
     let mut suite = Suite::new();
@@ -17,6 +19,7 @@ fn main() {
         stands_still()
     });
     suite.test(&stage, "moved as asked, and at the end of the process", |_| moved());
+    suite.test(&stage, "moved although etcd stands still for a moment", |_| moved_late());
     suite.test(&stage, "only who can serve it has it", |_| able());
     suite.test(&stage, "without etcd the owner lets go", |_| without_etcd());
     suite.run()
@@ -59,6 +62,22 @@ async fn moved() -> Outcome {
     second.leave().await?;
     let (_third, took) = directors.next(second).await;
     assert!(took < LEASE * 3 / 5, "{took:?}");
+    directors.end()
+}
+
+/// Longer than one answer is waited for.
+async fn moved_late() -> Outcome {
+    let (etcd, directors) = start(2).await?;
+    let first = directors.owner().await;
+    etcd.signal(0, Signal::SIGSTOP).await?;
+    let goes_on = async {
+        sleep(Duration::from_millis(700)).await;
+        etcd.signal(0, Signal::SIGCONT).await
+    };
+    let (answer, outcome) = tokio::join!(first.give_away(), goes_on);
+    outcome?;
+    let (second, _) = directors.next(first).await;
+    assert_eq!(answer?, Ok(second.name.clone()));
     directors.end()
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pointsman_router::vip::{Lease, Swap, Terms};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::Ownership;
@@ -177,6 +177,14 @@ impl<H: Host> Keeper<H> {
             warn!("the virtual address cannot be taken away: its lease is left to end");
             return Ok(());
         }
+        // With no answer nobody knows that it is free, and the address is nowhere until the lease ends.
+        for _ in 1..TRIES {
+            match self.write(swap.clone()).await {
+                Err(error) => warn!(%error, "not heard that the virtual address is free: said again"),
+                Ok(()) => return Ok(()),
+            }
+            sleep(TRY_AGAIN).await;
+        }
         self.write(swap).await
     }
 
@@ -227,4 +235,7 @@ fn decode(value: Option<&str>) -> Terms {
 const READS: u32 = 3;
 /// How often it is looked at whether the address could be served here.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often it is said that the address is free.
+const TRIES: u32 = 3;
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 const GONE_WITHIN: Duration = Duration::from_secs(2);
