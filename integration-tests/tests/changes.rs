@@ -113,7 +113,7 @@ async fn one_of_two(stage: Arc<Stage>) -> Outcome {
     let traffic = Traffic::start(options, load).await?;
     // Text statements: closing a prepared one of a connection that has ended is the client's own matter.
     let more = ["--db-ps-mode=disable", SLOWLY];
-    let mut sysbench = Sysbench::start(balancer.port.number(), RECONNECTING, ONE_CHANGE, &more)?;
+    let mut sysbench = Sysbench::start(balancer.port.number(), RECONNECTING, ONE_END, &more)?;
     for proxy in [&one, &other] {
         eventually("work on both", LIMIT, async || {
             proxy.metric("pointsman_queries_total").await.is_ok_and(|count| count > 500.0)
@@ -329,6 +329,8 @@ const RECONNECTING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sysbench/reconn
 const ALL_CHANGES: Duration = Duration::from_secs(60);
 /// Transactions a second, with which replicas keep up on any machine: one that lags takes part in nothing.
 const SLOWLY: &str = "--rate=200";
+/// More than the end of a proxy takes.
+const ONE_END: Duration = Duration::from_secs(40);
 const ONE_CHANGE: Duration = Duration::from_secs(20);
 const LIMIT: Duration = Duration::from_secs(30);
 const THREADS: u64 = 16;

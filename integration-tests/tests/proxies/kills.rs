@@ -2,6 +2,7 @@
 
 use std::env;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pointsman_integration_tests::sandbox::Server;
@@ -32,10 +33,13 @@ pub(crate) async fn in_a_row(stage: Arc<Stage>) -> Outcome {
     }
     // With nothing on the primary alone another one has to take its place.
     let at_rest = traffic.pause().await;
-    sandbox.caught_up(LIMIT).await?;
     let primary = fleet.primary()?;
+    let position = primary.position().await?;
+    for replica in sandbox.servers().iter().filter(|server| server.name() != primary.name()) {
+        replica.reach(&position, LIMIT).await?;
+    }
     primary.kill().await?;
-    assert!(is_replaced_or_waited_for(&fleet, &primary).await, "the replicas have everything");
+    eventually("another primary: all have everything", LIMIT, async || is_replaced(&fleet, &primary)).await;
     drop(at_rest);
     traffic.goes_on().await;
 
@@ -60,12 +64,15 @@ pub(crate) async fn in_a_row(stage: Arc<Stage>) -> Outcome {
 
 /// Whether another server has taken the place of a dead primary; else it is said what only the dead one has.
 async fn is_replaced_or_waited_for(fleet: &Fleet, dead: &Server) -> bool {
-    let is_replaced = || fleet.primary().is_ok_and(|now| now.name() != dead.name());
     eventually("another primary, or it is said what only the dead one has", LIMIT, async || {
-        is_replaced() || waits_for_the_dead(fleet).await
+        is_replaced(fleet, dead) || waits_for_the_dead(fleet).await
     })
     .await;
-    is_replaced()
+    is_replaced(fleet, dead)
+}
+
+fn is_replaced(fleet: &Fleet, dead: &Server) -> bool {
+    fleet.primary().is_ok_and(|now| now.name() != dead.name())
 }
 
 async fn waits_for_the_dead(fleet: &Fleet) -> bool {
@@ -81,11 +88,13 @@ async fn waits_for_the_dead(fleet: &Fleet) -> bool {
 /// Waits until a server is in its place; whether it had to be set up anew.
 async fn comes_back(fleet: &Fleet, traffic: &Traffic, server: &Server) -> Result<bool, Failure> {
     let proxy = &fleet.members[0].proxy;
+    let kept_out = AtomicBool::new(false);
     eventually("it replicates again or has its place again, or is kept out", LIMIT, async || {
-        in_place(fleet).await || proxy.keeps_out(server).await
+        kept_out.store(proxy.keeps_out(server).await, Ordering::Relaxed);
+        kept_out.load(Ordering::Relaxed) || in_place(fleet).await
     })
     .await;
-    if !proxy.keeps_out(server).await {
+    if !kept_out.into_inner() {
         return Ok(false);
     }
     // It had what no client was told and no replica received: it must not come back as it is.

@@ -171,7 +171,8 @@ impl<H: Host> Keeper<H> {
 
     /// First the address goes, then it is said that it may be taken: never have two hosts it.
     async fn give_up(&mut self) -> Result<(), CoordinatorError> {
-        let Some(swap) = self.lease.give_up() else { return Ok(()) };
+        let until = self.lease.until();
+        let Some(mut swap) = self.lease.give_up() else { return Ok(()) };
         self.told = None;
         if !timeout(GONE_WITHIN, self.host.give_up()).await.unwrap_or(false) {
             warn!("the virtual address cannot be taken away: its lease is left to end");
@@ -180,8 +181,12 @@ impl<H: Host> Keeper<H> {
         // With no answer nobody knows that it is free, and the address is nowhere until the lease ends.
         for _ in 1..TRIES {
             match self.write(swap.clone()).await {
+                Ok(()) => match self.lease.still_ours() {
+                    Some(again) => swap = again,
+                    None => return Ok(()),
+                },
+                Err(error) if until.is_some_and(|until| self.now() >= until) => return Err(error),
                 Err(error) => warn!(%error, "not heard that the virtual address is free: said again"),
-                Ok(()) => return Ok(()),
             }
             sleep(TRY_AGAIN).await;
         }

@@ -106,6 +106,17 @@ impl Lease {
         Some(self.write(Terms { from: self.name.clone(), beat, ..Terms::default() }))
     }
 
+    /// What to write after [`Lease::give_up`] where the register still says that it is ours: a renewal that was done without
+    /// our hearing of it came in between.
+    pub fn still_ours(&self) -> Option<Swap> {
+        let seen = self.seen.as_ref().filter(|seen| seen.terms.owner == self.name)?;
+        if self.granted.is_some() {
+            return None;
+        }
+        let beat = seen.terms.beat.wrapping_add(1);
+        Some(self.write(Terms { from: self.name.clone(), beat, ..Terms::default() }))
+    }
+
     fn write(&self, terms: Terms) -> Swap {
         let lease_ms = self.length.as_millis().try_into().unwrap_or(u64::MAX);
         let terms = Terms { lease_ms, ..terms };
@@ -249,6 +260,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_renewal_did_unheard_is_undone() {
+        let second = Duration::from_secs;
+        let mut one = Lease::new("one".into(), LENGTH);
+        one.hear(Revision(0), Terms::default(), second(0));
+        let swap = one.swap(true, second(0)).expect("nobody has it");
+        one.won(swap, Revision(1), second(0), second(0));
+        let renewed = one.swap(true, second(1)).expect("a renewal");
+        assert_eq!(one.still_ours(), None);
+        assert_eq!(one.give_up().expect("it is ours").expected, Revision(1));
+        one.hear(Revision(2), renewed.terms, second(1));
+        let again = one.still_ours().expect("the register says so");
+        assert_eq!((again.expected, again.terms.owner.as_str()), (Revision(2), ""));
+        one.won(again, Revision(3), second(1), second(1));
+        assert_eq!((one.still_ours(), one.until(), one.owner()), (None, None, None));
     }
 
     #[test]
