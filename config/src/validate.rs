@@ -336,6 +336,11 @@ impl Check<'_> {
 
     fn vip(&mut self) {
         let vip = &self.config.vip;
+        if vip.address.is_none()
+            && let Some(key) = self.origins.first_of("vip.")
+        {
+            self.warn(&key, Notice::NoEffect { because: "vip.address is not set" });
+        }
         for (key, name) in [("vip.link", Some(&vip.link)), ("vip.interface", vip.interface.as_ref())] {
             let Some(name) = name else { continue };
             let sound = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';

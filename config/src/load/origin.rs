@@ -38,6 +38,12 @@ impl Origins {
         }
     }
 
+    /// The first key, by name, that was written of those that begin so.
+    pub(crate) fn first_of(&self, prefix: &str) -> Option<String> {
+        let (key, _) = self.places.range(prefix.to_owned()..).next()?;
+        key.starts_with(prefix).then(|| key.clone())
+    }
+
     /// The item of a list that a key names, and the rest of the key.
     fn item<'a>(&self, key: &'a str) -> Option<(&Item, &'a str)> {
         let (list, after) = key.split_once('[')?;

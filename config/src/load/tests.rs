@@ -431,7 +431,8 @@ fn odd_but_sound() {
     let loaded = load_texts(
         &[(
             "p.toml",
-            "user = \"p\"\n[[server]]\naddress = \"a\"\nweight = 0\n[[user]]\nname = \"x\"\npassword = \"y\"\n",
+            "user = \"p\"\n[[server]]\naddress = \"a\"\nweight = 0\n[[user]]\nname = \"x\"\npassword = \"y\"\n\
+             [vip]\nport = 3307\ndrain = \"1s\"\n",
         )],
         &[],
         &[],
@@ -439,7 +440,10 @@ fn odd_but_sound() {
     let warnings: Vec<_> = loaded.unwrap().warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
-        ["p.toml:4:10: server[0].weight: every server has weight 0, so reads go to the primary",]
+        [
+            "p.toml:4:10: server[0].weight: every server has weight 0, so reads go to the primary",
+            "p.toml:10:9: vip.drain: has no effect: vip.address is not set",
+        ]
     );
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::exit::{Exit, Outcome};
-use super::output::{Format, Table, note};
+use super::output::{Format, Table, counted, note};
 use super::settings::SettingsArgs;
 use super::{Remote, wait_for};
 
@@ -86,7 +86,9 @@ fn check(settings: &SettingsArgs, format: Format) -> Outcome {
         .collect();
     let servers = loaded.config.servers.len();
     let value = json!({ "valid": true, "servers": servers, "warnings": warnings });
-    format.print(&value, || format!("valid: {servers} servers, {} warnings", warnings.len()))?;
+    format.print(&value, || {
+        format!("valid: {}, {}", counted(servers, "server"), counted(warnings.len(), "warning"))
+    })?;
     Ok(Exit::Ok)
 }
 

@@ -33,6 +33,12 @@ impl Format {
     }
 }
 
+/// `1 warning`, `2 warnings`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 /// Prints a text and a line end.
 ///
 /// # Errors

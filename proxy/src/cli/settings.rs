@@ -6,7 +6,7 @@ use clap::Args;
 use pointsman_config::{Config, Flag, Loaded, Sources, load};
 
 use super::exit::{Exit, Failure};
-use super::output::note;
+use super::output::{counted, note};
 
 /// The flags that say what the configuration is; without any file they suffice.
 #[derive(Clone, Debug, Default, Args)]
@@ -52,13 +52,12 @@ impl SettingsArgs {
             .collect();
         let sources = Sources { file: self.config.clone(), environment, flags: self.flags() };
         load(&sources).map_err(|faults| {
-            let count = faults.0.len();
-            let noun = if count == 1 { "fault" } else { "faults" };
+            let count = counted(faults.0.len(), "fault");
             let of_what = match &self.config {
                 Some(_) => String::new(),
                 None => "no file was given: --config FILE or POINTSMAN_CONFIG\n".to_owned(),
             };
-            Failure::new(Exit::Usage, format!("{of_what}{count} {noun} in the configuration\n{faults}"))
+            Failure::new(Exit::Usage, format!("{of_what}{count} in the configuration\n{faults}"))
         })
     }
 

@@ -42,7 +42,8 @@ pub(super) async fn run(command: &Command, format: Format) -> Outcome {
 }
 
 fn check(settings: &SettingsArgs, format: Format) -> Outcome {
-    let findings = findings(&settings.load_complete()?.config);
+    // What the kernel lacks does not depend on the files with passwords and keys.
+    let findings = findings(&settings.load()?.config);
     let rows: Vec<_> = findings
         .iter()
         .map(|finding| {

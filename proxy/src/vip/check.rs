@@ -42,7 +42,8 @@ impl Verdict {
 pub(super) fn explain(fault: &Fault) -> String {
     let advice = match (fault.doing, fault.source.raw_os_error(), fault.source.kind()) {
         (FIND_IPVS, Some(ENOENT), _) | (FIND_IPVS, _, io::ErrorKind::NotFound) => {
-            "the kernel has no IPVS: load the module ip_vs on the host (modprobe ip_vs), or use listen.ro"
+            "the kernel has no IPVS: load the module ip_vs on the host (modprobe ip_vs); where modprobe does not find \
+             it, boot a kernel with CONFIG_IP_VS, or do without the address and use listen.ro"
         }
         (OPEN_NAT, Some(EPROTONOSUPPORT), _) => {
             "the kernel has no nftables: load the modules nf_tables, nft_chain_nat, nft_ct and nft_masq on the host"
@@ -77,12 +78,14 @@ pub fn findings(config: &Config) -> Vec<Finding> {
             findings.push(good("ipvs", "the kernel has IPVS"));
             findings.push(good("interface", format!("{} answers towards clients", kernel.interface)));
             findings.extend(kernel_settings(&settings, &kernel.interface));
+            findings.push(scheduler(&settings));
         }
         Err(fault) => {
-            findings.push(Finding { what: "ipvs", verdict: Verdict::Bad, message: explain(&fault) })
+            findings.push(Finding { what: "ipvs", verdict: Verdict::Bad, message: explain(&fault) });
+            let message = "not looked at, for the reason above: interface, settings and scheduler".to_owned();
+            findings.push(Finding { what: "the rest", verdict: Verdict::Warning, message });
         }
     }
-    findings.push(scheduler(&settings));
     findings.extend(ports(config));
     findings
 }

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use self::finding::{Finding, Fix, Level};
 use self::inspect::{Inspected, inspect};
 use super::exit::{Exit, Failure, Outcome};
-use super::output::{Format, confirm, note};
+use super::output::{Format, confirm, counted, note};
 use super::settings::SettingsArgs;
 use crate::admin::API_VERSION;
 use crate::cluster::subject::ProbeError;
@@ -134,10 +134,10 @@ impl Picture {
         text.push_str(&finding::text(findings));
         let count = |level| findings.iter().filter(|finding| finding.level == level).count();
         text.push_str(&format!(
-            "{} errors, {} warnings, {} notes",
-            count(Level::Error),
-            count(Level::Warning),
-            count(Level::Note)
+            "{}, {}, {}",
+            counted(count(Level::Error), "error"),
+            counted(count(Level::Warning), "warning"),
+            counted(count(Level::Note), "note")
         ));
         text
     }
