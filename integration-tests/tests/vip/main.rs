@@ -18,6 +18,7 @@ mod replication;
 mod scale;
 mod serving;
 mod stand;
+mod unit;
 
 use std::env;
 use std::path::Path;
@@ -66,6 +67,7 @@ const CASES: &[(&str, Case)] = &[
     ("every metric that is named exists", measured::metrics),
     ("sysbench through the address and through the proxy", measured::sysbench),
     ("a candidate for promotion loses its connections", serving::evict),
+    ("the Debian unit under systemd", unit::systemd),
 ];
 
 fn main() -> ExitCode {

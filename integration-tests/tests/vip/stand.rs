@@ -123,6 +123,10 @@ fn etcd() -> Serving {
 }
 
 impl Proxy {
+    pub(crate) fn new(host: &'static str, process: Serving) -> Self {
+        Self { host, process }
+    }
+
     pub(crate) fn start(host: &'static str, servers: &Servers, setup: &Setup) -> Self {
         let file = format!("/run/{host}.toml");
         fs::write(&file, configuration(host, servers, setup)).expect("a file");
@@ -132,7 +136,7 @@ impl Proxy {
             .args(["serve", "--config", &file])
             .stderr(fs::File::create(log_file(host)).expect("a file"))
             .spawn();
-        Self { host, process: Serving(child.expect("a process")) }
+        Self::new(host, Serving(child.expect("a process")))
     }
 
     /// Waits until the address is in this state.
@@ -196,7 +200,7 @@ impl Proxy {
 }
 
 /// The emulated machine is slow: a server is not down because it takes its time.
-fn configuration(host: &str, servers: &Servers, setup: &Setup) -> String {
+pub(crate) fn configuration(host: &str, servers: &Servers, setup: &Setup) -> String {
     let at: IpAddr = setup.servers.parse().expect("an address");
     let item = |server: &Arc<Server>| {
         let (name, port) = (server.name(), server.port());
@@ -293,11 +297,11 @@ pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-fn socket(host: &str) -> String {
+pub(crate) fn socket(host: &str) -> String {
     format!("/run/{host}.sock")
 }
 
-fn log_file(host: &str) -> String {
+pub(crate) fn log_file(host: &str) -> String {
     format!("/run/{host}.log")
 }
 

@@ -10,6 +10,7 @@ mod engine;
 mod fence;
 mod hand;
 mod heartbeat;
+mod logged;
 mod operations;
 mod peers;
 mod preflight;

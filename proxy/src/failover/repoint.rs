@@ -1,6 +1,5 @@
 //! Makes a server follow another one.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pointsman_router::discover::{Receiver, Report};
@@ -8,6 +7,7 @@ use pointsman_router::gtid::GtidSet;
 use pointsman_router::intent::Flavour;
 use pointsman_router::topology::ServerId;
 
+use super::logged::{Logged, last_by_writer, logged};
 use super::steps::{StepFailure, Work};
 use super::words::{self, Login, SemiSyncRole, Source};
 use crate::cluster::connection::split_address;
@@ -65,9 +65,10 @@ async fn begin(
     acker: bool,
 ) -> Result<(), StepFailure> {
     let flavour = work.flavour();
-    compare_logs(work, source, report, acker).await?;
+    let own = compare_logs(work, source, report, acker).await?;
     work.change(words::read_only(flavour)).await?;
-    if let Some(sql) = words::continue_from(flavour, &report.executed) {
+    let position = position(report, &own).map_err(|reason| work.stopped(reason))?;
+    if let Some(sql) = words::continue_from(flavour, &position) {
         work.change(&sql).await?;
     }
     work.take_role(if acker { SemiSyncRole::Acker } else { SemiSyncRole::None }).await?;
@@ -79,6 +80,20 @@ async fn begin(
     let sql = change_source(flavour, report, place, Some(login));
     work.change(&sql).await?;
     work.change(words::start_replication(flavour)).await
+}
+
+/// Where a server goes on that has not replicated before.
+fn position(report: &Report, own: &Logged) -> Result<GtidSet, String> {
+    let mut position = report.executed.clone();
+    position.merge_text(report.flavour, own.forgotten.as_bytes()).map_err(|error| error.to_string())?;
+    if position != report.executed {
+        tracing::warn!(
+            said = %report.executed,
+            holds = %position,
+            "a recovery has forgotten what the binary log holds; replication goes on behind that"
+        );
+    }
+    Ok(position)
 }
 
 fn change_source(
@@ -116,27 +131,27 @@ async fn compare_logs(
     source: ServerId,
     report: &Report,
     acker: bool,
-) -> Result<(), StepFailure> {
+) -> Result<Logged, StepFailure> {
     let flavour = work.flavour();
-    let sql = words::logged(flavour);
-    let own = text(work.ask(sql).await?);
     let limit = work.left();
+    let own = logged(&mut work.subject.connection, flavour, limit).await;
+    let own = own.map_err(|error| work.failed(error, false))?;
     let address = work.realm.address(source);
     let name = work.realm.name(source);
     let failed = |error| StepFailure::refused(format!("{name} cannot be compared with: {error}"));
     let mut other = work.realm.account.connect(&address, limit).await.map_err(failed)?;
-    let theirs = text(other.rows(sql, limit).await.map_err(failed)?);
-    let errant = errant(flavour, &own, &theirs).map_err(StepFailure::refused)?;
+    let theirs = logged(&mut other, flavour, limit).await.map_err(failed)?.state;
+    let errant = errant(flavour, &own.state, &theirs).map_err(StepFailure::refused)?;
     if !errant.is_empty() {
         return Err(StepFailure::refused(format!("holds transactions that {name} does not have: {errant}")));
     }
-    let lacking = lacking_own(flavour, &own, &theirs, report).map_err(StepFailure::refused)?;
+    let lacking = lacking_own(flavour, &own.state, &theirs, report).map_err(StepFailure::refused)?;
     if lacking.is_empty() {
-        return Ok(());
+        return Ok(own);
     }
     let gets_them_back = flavour == Flavour::Mariadb && is_strict(work).await?;
     if gets_them_back && acker {
-        return Ok(());
+        return Ok(own);
     }
     let reason = format!("lacks transactions that it wrote itself and {name} has: {lacking}");
     Err(StepFailure { lacks_own: gets_them_back, ..StepFailure::refused(reason) })
@@ -144,11 +159,8 @@ async fn compare_logs(
 
 /// Only so does MariaDB take what carries the server's own number (`do_accept_own_server_id` in `sql/slave.cc`).
 async fn is_strict(work: &mut Work<'_>) -> Result<bool, StepFailure> {
-    Ok(text(work.ask("SELECT @@global.gtid_strict_mode").await?) == "1")
-}
-
-fn text(rows: Vec<crate::cluster::Record>) -> String {
-    rows.first().and_then(|row| row.at(0)).unwrap_or_default()
+    let rows = work.ask("SELECT @@global.gtid_strict_mode").await?;
+    Ok(rows.first().and_then(|row| row.at(0)).as_deref() == Some("1"))
 }
 
 /// What one server has logged that the other has not.
@@ -191,19 +203,6 @@ fn lacking_own(flavour: Flavour, own: &str, theirs: &str, report: &Report) -> Re
             Ok(missing.join(","))
         }
     }
-}
-
-fn last_by_writer(state: &str) -> Result<BTreeMap<(u32, u32), u64>, String> {
-    let parse = |element: &str| {
-        let mut parts = element.splitn(3, '-');
-        let domain = parts.next()?.parse().ok()?;
-        let server = parts.next()?.parse().ok()?;
-        Some(((domain, server), parts.next()?.parse().ok()?))
-    };
-    let elements = state.split(',').map(str::trim).filter(|element| !element.is_empty());
-    elements
-        .map(|element| parse(element).ok_or_else(|| format!("expected a GTID, got \"{element}\"")))
-        .collect()
 }
 
 /// Of a server that has not replicated before.
