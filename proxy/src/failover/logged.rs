@@ -7,78 +7,87 @@
 //! own transactions again.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use pointsman_router::intent::Flavour;
+use tokio::time::Instant;
 
-use super::words;
 use crate::cluster::epoch::quote;
 use crate::cluster::{ConnectionError, Record, ServiceConnection};
 
-/// In the words of `gtid_binlog_state`, or as a set of MySQL.
+/// What the files of MariaDB's binary logs tell beside `gtid_binlog_state`, in its words.
 #[derive(Debug, Default)]
-pub(super) struct Logged {
-    /// Everything that the logs have ever held: for each domain and server the last number. Elements may come twice.
-    pub(super) state: String,
-    /// What files held at their end that the next one does not begin with: empty, but after such a recovery.
-    pub(super) forgotten: String,
+pub(super) struct Forgotten {
+    /// What files held at their end that the next one does not begin with. It goes beyond what the server says only after
+    /// such a recovery.
+    pub(super) ends: String,
+    /// With what these files began, which names other writers, too.
+    pub(super) lists: String,
 }
 
-/// Asks a server.
+/// A file of a binary log.
+#[derive(Debug)]
+struct File {
+    name: String,
+    size: String,
+    /// The list with which it begins.
+    list: String,
+    begins: Last,
+}
+
+/// Asks a server of MariaDB.
 ///
 /// # Errors
 ///
-/// Those of the connection, and of a server that does not show its binary logs.
-pub(super) async fn logged(
+/// The reason: the connection's, or that a file does not tell what it has to.
+pub(super) async fn forgotten(
     connection: &mut ServiceConnection,
-    flavour: Flavour,
-    limit: Duration,
-) -> Result<Logged, ConnectionError> {
-    let state = first(&connection.rows(words::logged(flavour), limit).await?);
-    let mut logged = Logged { state, forgotten: String::new() };
-    if flavour == Flavour::Mysql {
-        return Ok(logged);
-    }
+    deadline: Instant,
+) -> Result<Forgotten, String> {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let rows = match connection.rows("SHOW BINARY LOGS", left()).await {
+        Err(ConnectionError::Server { code: NO_BINARY_LOGS, .. }) => return Ok(Forgotten::default()),
+        rows => rows.map_err(|error| error.to_string())?,
+    };
+    let named: Vec<_> = rows.iter().filter_map(|row| row.at(0).zip(row.at(1))).collect();
     let mut files = Vec::new();
-    for row in connection.rows("SHOW BINARY LOGS", limit).await? {
-        files.extend(row.at(0).zip(row.at(1)));
+    for (name, size) in named.into_iter().rev().take(RECENT_FILES).rev() {
+        let sql = format!("SHOW BINLOG EVENTS IN {} LIMIT {FIRST_EVENTS}", quote(&name));
+        let events = connection.rows(&sql, left()).await.map_err(|error| format!("{name}: {error}"))?;
+        let list = list_of(&events).ok_or_else(|| format!("{name} has no list of GTIDs at its beginning"))?;
+        let begins = last_by_writer(&list).map_err(|error| format!("{name}: {error}"))?;
+        files.push(File { name, size, list, begins });
     }
-    let files = files.split_off(files.len().saturating_sub(RECENT_FILES));
-    let mut before: Option<(String, String, Last)> = None;
-    for (file, size) in files {
-        let events =
-            connection.rows(&format!("SHOW BINLOG EVENTS IN {} LIMIT 2", quote(&file)), limit).await?;
-        let list = list_of(&events);
-        let begins = last_by_writer(&list).unwrap_or_default();
-        if let Some((file, size, began)) = before
-            && !goes_on(&began, &begins)
-        {
-            let sql = format!("SELECT BINLOG_GTID_POS({}, {size})", quote(&file));
-            append(&mut logged.forgotten, &first(&connection.rows(&sql, limit).await?));
-        }
-        append(&mut logged.state, &list);
-        before = Some((file, size, begins));
+    let mut forgotten = Forgotten::default();
+    for file in not_gone_on(&files) {
+        let sql = format!("SELECT BINLOG_GTID_POS({}, {})", quote(&file.name), file.size);
+        let rows = connection.rows(&sql, left()).await.map_err(|error| format!("{}: {error}", file.name))?;
+        // NULL: it could not be read, and may hold more than anybody says.
+        let end = rows.first().and_then(|row| row.at(0));
+        let end = end.ok_or_else(|| format!("BINLOG_GTID_POS does not tell where {} ends", file.name))?;
+        append(&mut forgotten.ends, &end);
+        append(&mut forgotten.lists, &file.list);
     }
-    append(&mut logged.state, &logged.forgotten);
-    Ok(logged)
+    Ok(forgotten)
+}
+
+/// The files whose end the next one may not know of.
+fn not_gone_on(files: &[File]) -> impl Iterator<Item = &File> {
+    files.windows(2).filter_map(|pair| match pair {
+        [before, next] => (!goes_on(&before.begins, &next.begins)).then_some(before),
+        _ => None,
+    })
 }
 
 /// The list with which a file begins: `[0-1-5,0-2-7]`.
-fn list_of(events: &[Record]) -> String {
-    let infos = events.iter().filter(|event| event.at(2).as_deref() == Some("Gtid_list"));
-    let info = infos.filter_map(|event| event.at(5)).next().unwrap_or_default();
-    info.trim_matches(['[', ']']).to_owned()
+fn list_of(events: &[Record]) -> Option<String> {
+    let list = events.iter().find(|event| event.at(2).as_deref() == Some("Gtid_list"))?;
+    Some(list.at(5)?.trim_matches(['[', ']']).to_owned())
 }
 
-fn append(list: &mut String, more: &str) {
+pub(super) fn append(list: &mut String, more: &str) {
     if !list.is_empty() && !more.is_empty() {
         list.push(',');
     }
     list.push_str(more);
-}
-
-fn first(rows: &[Record]) -> String {
-    rows.first().and_then(|row| row.at(0)).unwrap_or_default()
 }
 
 /// The last number of each domain and server.
@@ -106,8 +115,12 @@ pub(super) fn last_by_writer(state: &str) -> Result<Last, String> {
     Ok(last)
 }
 
-/// A crash is looked for in these, and a server is asked soon after it.
-const RECENT_FILES: usize = 16;
+/// ER_NO_BINARY_LOGGING
+const NO_BINARY_LOGS: u16 = 1381;
+/// A crash is looked for in these: each start of a server makes one, and each promotion.
+const RECENT_FILES: usize = 100;
+/// The list is the second one, the third where the logs are encrypted.
+const FIRST_EVENTS: u32 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -128,6 +141,26 @@ mod tests {
         // Nothing was logged between the two, or it was forgotten.
         check("0-1-5", "0-1-5", false);
         check("", "", false);
+    }
+
+    #[test]
+    fn the_file_before_the_gap_is_asked() {
+        let check = |lists: &[&str], expected: &[&str]| {
+            let file = |(at, list): (usize, &&str)| File {
+                name: format!("b.{at}"),
+                size: "4".to_owned(),
+                list: (*list).to_owned(),
+                begins: last_by_writer(list).unwrap(),
+            };
+            let files: Vec<_> = lists.iter().enumerate().map(file).collect();
+            let asked: Vec<_> = not_gone_on(&files).map(|file| file.name.as_str()).collect();
+            assert_eq!(asked, expected, "{lists:?}");
+        };
+        check(&[], &[]);
+        check(&["0-1-5"], &[]);
+        check(&["", "0-1-5", "0-1-9,1-1-3", "0-1-9,1-1-4,0-2-10"], &[]);
+        check(&["", "0-1-5", ""], &["b.1"]);
+        check(&["0-2-3", "0-2-3,0-1-5", "0-2-3", "0-2-9"], &["b.1"]);
     }
 
     #[test]

@@ -6,11 +6,13 @@ use pointsman_router::discover::{Receiver, Report};
 use pointsman_router::gtid::GtidSet;
 use pointsman_router::intent::Flavour;
 use pointsman_router::topology::ServerId;
+use tokio::time::Instant;
 
-use super::logged::{Logged, last_by_writer, logged};
+use super::logged::{Forgotten, append, forgotten, last_by_writer};
 use super::steps::{StepFailure, Work};
 use super::words::{self, Login, SemiSyncRole, Source};
 use crate::cluster::connection::split_address;
+use crate::cluster::{Record, ServiceConnection};
 
 /// Stops, points and starts the server; nothing is done where all is as it should be.
 pub(super) async fn repoint(work: &mut Work<'_>, source: ServerId, acker: bool) -> Result<(), StepFailure> {
@@ -65,9 +67,9 @@ async fn begin(
     acker: bool,
 ) -> Result<(), StepFailure> {
     let flavour = work.flavour();
-    let own = compare_logs(work, source, report, acker).await?;
+    let forgotten = compare_logs(work, source, report, acker).await?;
     work.change(words::read_only(flavour)).await?;
-    let position = position(report, &own).map_err(|reason| work.stopped(reason))?;
+    let position = position(report, &forgotten).map_err(|reason| work.stopped(reason))?;
     if let Some(sql) = words::continue_from(flavour, &position) {
         work.change(&sql).await?;
     }
@@ -83,9 +85,9 @@ async fn begin(
 }
 
 /// Where a server goes on that has not replicated before.
-fn position(report: &Report, own: &Logged) -> Result<GtidSet, String> {
+fn position(report: &Report, forgotten: &Forgotten) -> Result<GtidSet, String> {
     let mut position = report.executed.clone();
-    position.merge_text(report.flavour, own.forgotten.as_bytes()).map_err(|error| error.to_string())?;
+    position.merge_text(report.flavour, forgotten.ends.as_bytes()).map_err(|error| error.to_string())?;
     if position != report.executed {
         tracing::warn!(
             said = %report.executed,
@@ -131,36 +133,60 @@ async fn compare_logs(
     source: ServerId,
     report: &Report,
     acker: bool,
-) -> Result<Logged, StepFailure> {
-    let flavour = work.flavour();
-    let limit = work.left();
-    let own = logged(&mut work.subject.connection, flavour, limit).await;
-    let own = own.map_err(|error| work.failed(error, false))?;
+) -> Result<Forgotten, StepFailure> {
+    let (flavour, deadline) = (work.flavour(), work.deadline);
+    let asked = logged(&mut work.subject.connection, flavour, deadline).await;
+    let (own, forgotten) =
+        asked.map_err(|reason| StepFailure::refused(format!("what it holds is not known: {reason}")))?;
     let address = work.realm.address(source);
     let name = work.realm.name(source);
-    let failed = |error| StepFailure::refused(format!("{name} cannot be compared with: {error}"));
-    let mut other = work.realm.account.connect(&address, limit).await.map_err(failed)?;
-    let theirs = logged(&mut other, flavour, limit).await.map_err(failed)?.state;
-    let errant = errant(flavour, &own.state, &theirs).map_err(StepFailure::refused)?;
+    let failed = |reason| StepFailure::refused(format!("{name} cannot be compared with: {reason}"));
+    let other = work.realm.account.connect(&address, work.left()).await;
+    let mut other = other.map_err(|error| failed(error.to_string()))?;
+    // It may have forgotten, too.
+    let (theirs, _) = logged(&mut other, flavour, deadline).await.map_err(failed)?;
+    let errant = errant(flavour, &own, &theirs).map_err(StepFailure::refused)?;
     if !errant.is_empty() {
         return Err(StepFailure::refused(format!("holds transactions that {name} does not have: {errant}")));
     }
-    let lacking = lacking_own(flavour, &own.state, &theirs, report).map_err(StepFailure::refused)?;
+    let lacking = lacking_own(flavour, &own, &theirs, report).map_err(StepFailure::refused)?;
     if lacking.is_empty() {
-        return Ok(own);
+        return Ok(forgotten);
     }
     let gets_them_back = flavour == Flavour::Mariadb && is_strict(work).await?;
     if gets_them_back && acker {
-        return Ok(own);
+        return Ok(forgotten);
     }
     let reason = format!("lacks transactions that it wrote itself and {name} has: {lacking}");
     Err(StepFailure { lacks_own: gets_them_back, ..StepFailure::refused(reason) })
 }
 
+/// Everything that a server's binary logs have ever held, in the words of either flavour, and what of that it has
+/// forgotten.
+async fn logged(
+    connection: &mut ServiceConnection,
+    flavour: Flavour,
+    deadline: Instant,
+) -> Result<(String, Forgotten), String> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let rows = connection.rows(words::logged(flavour), left).await.map_err(|error| error.to_string())?;
+    let mut all = text(&rows);
+    let forgotten = match flavour {
+        Flavour::Mysql => Forgotten::default(),
+        Flavour::Mariadb => forgotten(connection, deadline).await?,
+    };
+    append(&mut all, &forgotten.lists);
+    append(&mut all, &forgotten.ends);
+    Ok((all, forgotten))
+}
+
 /// Only so does MariaDB take what carries the server's own number (`do_accept_own_server_id` in `sql/slave.cc`).
 async fn is_strict(work: &mut Work<'_>) -> Result<bool, StepFailure> {
-    let rows = work.ask("SELECT @@global.gtid_strict_mode").await?;
-    Ok(rows.first().and_then(|row| row.at(0)).as_deref() == Some("1"))
+    Ok(text(&work.ask("SELECT @@global.gtid_strict_mode").await?) == "1")
+}
+
+fn text(rows: &[Record]) -> String {
+    rows.first().and_then(|row| row.at(0)).unwrap_or_default()
 }
 
 /// What one server has logged that the other has not.
