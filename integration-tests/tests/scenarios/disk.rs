@@ -23,6 +23,9 @@ pub(crate) fn add(suite: &mut Suite, flavour: Flavour) {
             ("13: a replica's disk is full", small_disk(flavour, 1), |stage| {
                 Box::pin(replica_is_full(stage))
             }),
+            ("13: the primary is killed while a replica's disk is full", small_disk(flavour, 1), |stage| {
+                Box::pin(killed_meanwhile(stage))
+            }),
         ],
     );
 }
@@ -124,6 +127,31 @@ async fn replica_is_full(stage: Arc<Stage>) -> Outcome {
     scene.proxy.settled(&scene.sandbox, LIMIT).await;
     scene.ready().await;
     scene.prove(1, 0).await?;
+    Ok(())
+}
+
+/// What the full one had acknowledged nobody can be sure of before it answers, or the primary does; it has thrown away what
+/// it had not applied when it comes back.
+async fn killed_meanwhile(stage: Arc<Stage>) -> Outcome {
+    let scene = Scene::set(&stage).await?;
+    scene.ready().await;
+    let (primary, full) = (scene.sandbox.primary(), &scene.sandbox.replicas()[0]);
+    full.fill_disk()?;
+    eventually("it is missed", LIMIT, async || scene.status_of(full).await["state"] != "online").await;
+    scene.goes_on().await;
+    primary.kill().await?;
+    // MariaDB's answers nothing as long as it waits for room.
+    scene.lacks_proof().await;
+    scene.reads_go_on().await;
+    scene.nobody_writable(&[full]).await?;
+    full.kill().await?;
+    full.free_disk()?;
+    full.start().await?;
+    scene.held(&["missing: ", full.name(), "its replication began anew"]).await;
+    scene.nobody_writable(&[]).await?;
+    primary.start().await?;
+    scene.goes_on().await;
+    scene.prove(2, 1).await?;
     Ok(())
 }
 

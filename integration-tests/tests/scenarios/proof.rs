@@ -44,7 +44,7 @@ async fn both_killed(stage: Arc<Stage>) -> Outcome {
     one?;
     other?;
     // Too many are gone to be sure that it is not this proxy, or it has lost its locks on most of them, or the proof fails.
-    scene.held_where("servers or ackers are missing", is_missing).await;
+    scene.lacks_proof().await;
     scene.reads_go_on().await;
     scene.nobody_writable(&[]).await?;
     replica.start().await?;
@@ -57,11 +57,6 @@ async fn both_killed(stage: Arc<Stage>) -> Outcome {
     Ok(())
 }
 
-/// Which of the two is said first depends on when the silent server was asked.
-fn is_missing(reason: &str) -> bool {
-    reason.contains("of 3 servers") || reason.contains("of 2 ackers")
-}
-
 /// A replica that was only silent has lost nothing.
 async fn replica_let_go(stage: Arc<Stage>) -> Outcome {
     let scene = Scene::set(&stage).await?;
@@ -69,7 +64,7 @@ async fn replica_let_go(stage: Arc<Stage>) -> Outcome {
     replica.freeze().await?;
     eventually("it is missed", LIMIT, async || scene.status_of(replica).await["state"] == "down").await;
     primary.kill().await?;
-    scene.held_where("servers or ackers are missing", is_missing).await;
+    scene.lacks_proof().await;
     scene.reads_go_on().await;
     scene.nobody_writable(&[replica]).await?;
     let let_go = Instant::now();

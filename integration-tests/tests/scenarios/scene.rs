@@ -109,8 +109,17 @@ impl Scene {
         .await;
     }
 
+    /// Waits until writes are held because too many servers, or ackers, do not answer. Which of the two is said first
+    /// depends on when the silent server was asked.
+    pub(crate) async fn lacks_proof(&self) {
+        self.held_where("servers or ackers are missing", |reason| {
+            reason.contains("of 3 servers") || reason.contains("of 2 ackers")
+        })
+        .await;
+    }
+
     /// Waits until writes are held for such a reason.
-    pub(crate) async fn held_where(&self, what: &str, wanted: impl Fn(&str) -> bool) {
+    async fn held_where(&self, what: &str, wanted: impl Fn(&str) -> bool) {
         let look = async || self.status().await["failover"]["held"].as_str().unwrap_or_default().to_owned();
         let held = becomes(what, LIMIT, look, |reason: &String| wanted(reason)).await;
         println!("held: {held}");

@@ -21,6 +21,8 @@ pub(super) struct Forgotten {
     pub(super) ends: String,
     /// With what these files began, which names other writers, too.
     pub(super) lists: String,
+    /// Up to there numbers have been used twice: it was written to when it had forgotten them.
+    pub(super) counted_anew: Option<String>,
 }
 
 /// A file of a binary log.
@@ -31,6 +33,8 @@ struct File {
     /// The list with which it begins.
     list: String,
     begins: Last,
+    /// Its first transaction.
+    first: Last,
 }
 
 /// Asks a server of MariaDB.
@@ -54,27 +58,49 @@ pub(super) async fn forgotten(
         let events = connection.rows(&sql, left()).await.map_err(|error| format!("{name}: {error}"))?;
         let list = list_of(&events).ok_or_else(|| format!("{name} has no list of GTIDs at its beginning"))?;
         let begins = last_by_writer(&list).map_err(|error| format!("{name}: {error}"))?;
-        files.push(File { name, size, list, begins });
+        files.push(File { name, size, list, begins, first: first_of(&events) });
     }
     let mut forgotten = Forgotten::default();
-    for file in not_gone_on(&files) {
+    for (file, after) in not_gone_on(&files) {
         let sql = format!("SELECT BINLOG_GTID_POS({}, {})", quote(&file.name), file.size);
         let rows = connection.rows(&sql, left()).await.map_err(|error| format!("{}: {error}", file.name))?;
         // NULL: it could not be read, and may hold more than anybody says.
         let end = rows.first().and_then(|row| row.at(0));
         let end = end.ok_or_else(|| format!("BINLOG_GTID_POS does not tell where {} ends", file.name))?;
+        let ends = last_by_writer(&end).map_err(|error| format!("{}: {error}", file.name))?;
+        if counted_anew(&ends, after) {
+            forgotten.counted_anew = Some(end.clone());
+        }
         append(&mut forgotten.ends, &end);
         append(&mut forgotten.lists, &file.list);
     }
     Ok(forgotten)
 }
 
-/// The files whose end the next one may not know of.
-fn not_gone_on(files: &[File]) -> impl Iterator<Item = &File> {
-    files.windows(2).filter_map(|pair| match pair {
-        [before, next] => (!goes_on(&before.begins, &next.begins)).then_some(before),
-        _ => None,
+/// The files whose end the next one may not know of, each with those after it.
+fn not_gone_on(files: &[File]) -> impl Iterator<Item = (&File, &[File])> {
+    (1..files.len()).map(|at| files.split_at(at)).filter_map(|(until, after)| {
+        let (before, next) = (until.last()?, after.first()?);
+        (!goes_on(&before.begins, &next.begins)).then_some((before, after))
     })
+}
+
+/// Whether something was logged after that end under a number that had been used before it. What a replica of another
+/// server gets has higher ones.
+fn counted_anew(ends: &Last, after: &[File]) -> bool {
+    let Some(next) = after.first() else { return false };
+    let is_new = |(writer, number): (&(u32, u32), &u64)| {
+        ends.iter().any(|((domain, _), end)| *domain == writer.0 && number <= end)
+            && next.begins.get(writer).is_none_or(|known| known < number)
+    };
+    after.iter().any(|file| file.first.iter().any(is_new) || file.begins.iter().any(is_new))
+}
+
+/// The first transaction of a file, if it is among the events that were asked for.
+fn first_of(events: &[Record]) -> Last {
+    let infos = events.iter().filter(|event| event.at(2).as_deref() == Some("Gtid")).filter_map(|e| e.at(5));
+    let gtids = infos.filter_map(|info| Some(info.split_once("GTID ")?.1.split(' ').next()?.to_owned()));
+    gtids.take(1).filter_map(|gtid| last_by_writer(&gtid).ok()).collect::<Vec<_>>().pop().unwrap_or_default()
 }
 
 /// The list with which a file begins: `[0-1-5,0-2-7]`.
@@ -119,12 +145,22 @@ pub(super) fn last_by_writer(state: &str) -> Result<Last, String> {
 const NO_BINARY_LOGS: u16 = 1381;
 /// A crash is looked for in these: each start of a server makes one, and each promotion.
 const RECENT_FILES: usize = 100;
-/// The list is the second one, the third where the logs are encrypted.
-const FIRST_EVENTS: u32 = 4;
+/// The list is the second one, the third where the logs are encrypted; then come checkpoints, and the first transaction.
+const FIRST_EVENTS: u32 = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn file(name: &str, list: &str, first: &str) -> File {
+        File {
+            name: name.to_owned(),
+            size: "4".to_owned(),
+            list: list.to_owned(),
+            begins: last_by_writer(list).unwrap(),
+            first: last_by_writer(first).unwrap(),
+        }
+    }
 
     #[test]
     fn a_file_that_does_not_go_on_is_found() {
@@ -146,14 +182,9 @@ mod tests {
     #[test]
     fn the_file_before_the_gap_is_asked() {
         let check = |lists: &[&str], expected: &[&str]| {
-            let file = |(at, list): (usize, &&str)| File {
-                name: format!("b.{at}"),
-                size: "4".to_owned(),
-                list: (*list).to_owned(),
-                begins: last_by_writer(list).unwrap(),
-            };
-            let files: Vec<_> = lists.iter().enumerate().map(file).collect();
-            let asked: Vec<_> = not_gone_on(&files).map(|file| file.name.as_str()).collect();
+            let files = lists.iter().enumerate().map(|(at, list)| file(&format!("b.{at}"), list, ""));
+            let files: Vec<_> = files.collect();
+            let asked: Vec<_> = not_gone_on(&files).map(|(file, _)| file.name.as_str()).collect();
             assert_eq!(asked, expected, "{lists:?}");
         };
         check(&[], &[]);
@@ -161,6 +192,31 @@ mod tests {
         check(&["", "0-1-5", "0-1-9,1-1-3", "0-1-9,1-1-4,0-2-10"], &[]);
         check(&["", "0-1-5", ""], &["b.1"]);
         check(&["0-2-3", "0-2-3,0-1-5", "0-2-3", "0-2-9"], &["b.1"]);
+    }
+
+    #[test]
+    fn what_is_written_after_it_was_forgotten_is_found() {
+        // Of each file: with what it begins, and its first transaction.
+        let check = |end: &str, files: &[(&str, &str)], expected: bool| {
+            let files: Vec<_> = files.iter().map(|(list, first)| file("b.1", list, first)).collect();
+            let end = last_by_writer(end).unwrap();
+            assert_eq!(counted_anew(&end, &files), expected, "{end:?} then {files:?}");
+        };
+        // Nothing came after it.
+        check("0-1-20", &[("0-1-5", "")], false);
+        check("0-1-20", &[("", ""), ("", "")], false);
+        // It wrote by itself, may have passed the end since, or have forgotten that, too.
+        check("0-1-20", &[("0-1-5", "0-1-6")], true);
+        check("0-1-20", &[("0-1-5", ""), ("0-1-5", "0-1-6"), ("0-1-40", "")], true);
+        check("0-1-20", &[("", "0-1-1")], true);
+        check("0-1-20", &[("0-1-5", "1-1-1"), ("0-1-9,1-1-1", "")], true);
+        // It rejoined, got back what it had written and lost, and was promoted later.
+        check("0-1-20", &[("0-1-5", "0-2-21"), ("0-1-5,0-2-21", "0-1-22")], false);
+        check("0-1-20", &[("0-1-5", "0-1-21"), ("0-1-23,0-2-30", "0-2-31")], false);
+        // It had not forgotten anything: nothing was logged in that file.
+        check("0-1-5", &[("0-1-5", "0-1-6"), ("0-1-9", "0-1-10")], false);
+        // Another domain goes on by itself.
+        check("0-1-20,1-1-3", &[("0-1-5,1-1-3", "1-1-4"), ("0-1-5,1-1-9", "0-2-21")], false);
     }
 
     #[test]

@@ -31,14 +31,14 @@ pub(super) async fn repoint(work: &mut Work<'_>, source: ServerId, acker: bool) 
     }
     if points_to(&report, &host, port) && report.channels().iter().all(|channel| channel.applies) {
         // The applier goes on: one that starts anew has to prove again that it has lost nothing.
-        work.stop_receiver(&report).await?;
+        work.stop_receiver(report.channels()).await?;
         work.take_role(role).await?;
         return work.change(words::start_receiver(flavour)).await;
     }
     if !report.replicates() {
         return begin(work, source, &report, (&host, port), acker).await;
     }
-    work.stop_receiver(&report).await?;
+    work.stop_receiver(report.channels()).await?;
     work.free_applier(&report).await?;
     let mut statements = vec![words::stop_replication(flavour).to_owned()];
     match role {
@@ -138,6 +138,12 @@ async fn compare_logs(
     let asked = logged(&mut work.subject.connection, flavour, deadline).await;
     let (own, forgotten) =
         asked.map_err(|reason| StepFailure::refused(format!("what it holds is not known: {reason}")))?;
+    if let Some(end) = &forgotten.counted_anew {
+        return Err(StepFailure::refused(format!(
+            "it was written to after a crash that had made it forget that it had come to {end}: numbers up to there are \
+             used twice"
+        )));
+    }
     let address = work.realm.address(source);
     let name = work.realm.name(source);
     let failed = |reason| StepFailure::refused(format!("{name} cannot be compared with: {reason}"));

@@ -234,6 +234,11 @@ fn lag_is_judged_twice() {
     check("up, 90* 0 w 20 / 1 r0 10 / 2 r0 20", "1:0 OOO");
     check("up, 120* 0 w 20 / 1 r0 10 / 2 r0 20", "1:0 OLO");
     check("up, 120* 0 w 20 / 1 r0 10 / 2 r0 20, 1* 1 r0 20", "1:0 OLO");
+    let reason = |script| run(script).1.servers[1].reason.clone();
+    let over = reason("up, 120* 0 w 20 / 1 r0 10 / 2 r0 20");
+    assert!(over.ends_with(" s is over lag.maximum"), "{over}");
+    let once = reason("up, 120* 0 w 20 / 1 r0 10 / 2 r0 20, 1* 1 r0 20");
+    assert_eq!(once, "lag 0.0 s: was over lag.maximum, not well within it yet");
     check("up, 120* 0 w 20 / 1 r0 10 / 2 r0 20, 2* 1 r0 20", "1:0 OOO");
     // Nothing is written: no lag, however long.
     check("up, 200* 0 w 10 / 1 r0 10 / 2 r0 10", "1:0 OOO");

@@ -15,6 +15,8 @@ pub(super) struct Standing {
     /// Measurements in a row beyond `lag.maximum`, or well within it while out.
     streak: u32,
     behind: bool,
+    /// The last measurement was beyond `lag.maximum`.
+    over: bool,
     /// Its receiving thread was stopped while there was a primary to receive from.
     pub(super) receiver_stopped: bool,
 }
@@ -22,10 +24,11 @@ pub(super) struct Standing {
 impl Standing {
     /// Takes one measurement; unknown is as bad as too much. One sample decides nothing.
     pub(super) fn measure(&mut self, lag: Option<Duration>, limits: &Lag) {
+        self.over = lag.is_none_or(|lag| lag > limits.maximum);
         let turns = if self.behind {
             lag.is_some_and(|lag| lag <= limits.maximum.mul_f64(WELL_WITHIN))
         } else {
-            lag.is_none_or(|lag| lag > limits.maximum)
+            self.over
         };
         self.streak = if turns { self.streak + 1 } else { 0 };
         if self.streak >= DECISIVE_STREAK {
@@ -218,7 +221,12 @@ impl Surroundings<'_> {
     fn late(server: &Tracked) -> Option<(State, String)> {
         if server.standing.behind {
             let reason = match server.lag {
-                Some(lag) => format!("lag {:.1} s is over lag.maximum", lag.as_secs_f64()),
+                Some(lag) if server.standing.over => {
+                    format!("lag {:.1} s is over lag.maximum", lag.as_secs_f64())
+                }
+                Some(lag) => {
+                    format!("lag {:.1} s: was over lag.maximum, not well within it yet", lag.as_secs_f64())
+                }
                 None => "has applied nothing yet that the primary is known to have held".into(),
             };
             return Some((State::Lagging, reason));

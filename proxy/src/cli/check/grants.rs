@@ -32,7 +32,7 @@ const MARIADB: [Need; 10] = [
     and_failover(must("REPLICA MONITOR", "to see the replication status")),
     and_failover(must("CONNECTION ADMIN", "to interrupt statements, and to get in when the server is full")),
     should("SHOW VIEW", "to see which views call stored functions"),
-    should("BINLOG MONITOR", "to see the binary log's position"),
+    should("BINLOG MONITOR", "to see what the binary logs of a former primary hold before it rejoins"),
     and_failover(should("READ_ONLY ADMIN", "to make servers read_only and writable in a failover")),
     and_failover(should("REPLICATION SLAVE ADMIN", "to stop, point and start replicas in a failover")),
     and_failover(should("REPLICATION MASTER ADMIN", "to set semi-synchronous replication")),

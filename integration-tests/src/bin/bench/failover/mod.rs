@@ -11,7 +11,7 @@ use clap::Args;
 use pointsman_integration_tests::{Failure, Flavour, Load};
 use std::time::Duration;
 
-use self::case::Case;
+use self::case::{Case, Run};
 use self::report::Report;
 use self::stage::Stage;
 use crate::say;
@@ -38,6 +38,15 @@ pub(crate) struct Settings {
     kills: usize,
 }
 
+impl Settings {
+    fn tell(&self, title: &str, run: &Run) {
+        say(&format!("{title}: {run}"));
+        if self.slow.is_some_and(|limit| run.time.as_millis() > limit) {
+            say(&run.moments);
+        }
+    }
+}
+
 /// Prints the tables; an error when something was lost or did not come back.
 pub(crate) async fn bench(settings: &Settings) -> Result<(), Failure> {
     let flavour = if settings.mysql { Flavour::Mysql } else { Flavour::Mariadb };
@@ -49,10 +58,7 @@ pub(crate) async fn bench(settings: &Settings) -> Result<(), Failure> {
         for case in &settings.cases {
             for number in 1..=runs {
                 let run = case.run(&stage).await?;
-                say(&format!("{case} {number}/{runs}: {run}"));
-                if settings.slow.is_some_and(|limit| run.time.as_millis() > limit) {
-                    say(&run.moments);
-                }
+                settings.tell(&format!("{case} {number}/{runs}"), &run);
                 report.add(*case, run);
             }
         }
@@ -63,7 +69,7 @@ pub(crate) async fn bench(settings: &Settings) -> Result<(), Failure> {
             let stage = Stage::start(flavour, replicas, SMALL_LOAD).await?;
             for number in 1..=settings.kills {
                 let run = Case::Kill.run(&stage).await?;
-                say(&format!("kill with {replicas} replicas {number}/{}: {run}", settings.kills));
+                settings.tell(&format!("kill with {replicas} replicas {number}/{}", settings.kills), &run);
                 report.add_size(replicas, run);
             }
             report.total(stage.total().await?);
