@@ -31,7 +31,7 @@ fn main() {
         let stage = suite.stage(plan_without);
         suite.test(&stage, "a commit that waits for a replica is not ended by KILL", killed_while_it_waits);
         let mut plan_of_kills = plan(flavour, true);
-        plan_of_kills.configuration += "[failover]\nmin_interval = \"0s\"\nmax_per_hour = 0\n";
+        plan_of_kills.configuration += OFTEN;
         let stage = suite.stage(plan_of_kills);
         suite.test(&stage, "kills in a row: no error but of commits in flight", kills_in_a_row);
         let stage = suite.stage(plan(flavour, true));
@@ -53,6 +53,12 @@ fn main() {
         let stage = suite.stage(plan(flavour, false));
         suite.test(&stage, "async: what only the dead primary holds is waited for by name", only_copy);
     }
+    // Two are enough at first; the others follow later.
+    let mut plan_of_five = plan(Flavour::Mariadb, true);
+    plan_of_five.sandbox.replicas = 5;
+    plan_of_five.configuration += OFTEN;
+    let stage = suite.stage(plan_of_five);
+    suite.test(&stage, "five replicas: kills in a row, each of which all of them survive", kills_in_a_row);
     suite.run()
 }
 
@@ -61,6 +67,8 @@ fn plan(flavour: Flavour, lossless: bool) -> Plan {
     Plan { sandbox, configuration: PATIENT.to_owned() }
 }
 
+/// Failovers may follow each other.
+const OFTEN: &str = "[failover]\nmin_interval = \"0s\"\nmax_per_hour = 0\n";
 const LIMIT: Duration = Duration::from_secs(30);
 /// Until all writers stand still.
 const LOOKS: u32 = 200;

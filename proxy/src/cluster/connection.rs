@@ -256,9 +256,15 @@ impl Record {
     pub fn text(&self, names: &[&str]) -> Option<String> {
         let columns = self.0.columns_ref();
         let at = names.iter().find_map(|name| {
-            columns.iter().position(|column| column.name_str().eq_ignore_ascii_case(name))
+            columns.iter().position(|column| column.name_ref().eq_ignore_ascii_case(name.as_bytes()))
         })?;
         self.at(at)
+    }
+
+    /// The columns' names and values, without those that are NULL.
+    pub fn pairs(&self) -> Vec<(String, String)> {
+        let names = self.0.columns_ref().iter().map(|column| column.name_str().into_owned()).enumerate();
+        names.filter_map(|(at, name)| Some((name, self.at(at)?))).collect()
     }
 
     /// The value of a column by its place.

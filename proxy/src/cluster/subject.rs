@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use super::connection::{ConnectionError, Record, ServiceAccount, ServiceConnection};
 use super::epoch;
-use super::flavour::{self, Flavour, SEMI_SYNC_SQL, VERSION_SQL};
+use super::flavour::{self, Flavour, SEMI_SYNC_SQL, START_SQL, VERSION_SQL};
 
+/// ER_UNKNOWN_SYSTEM_VARIABLE.
+pub(crate) const UNKNOWN_VARIABLE: u16 = 1193;
 /// How often slowly changing facts are asked for.
 const SLOW_FACTS_EVERY: Duration = Duration::from_secs(1);
 
@@ -20,7 +22,11 @@ pub(crate) struct Subject {
     pub(crate) flavour: &'static dyn Flavour,
     /// How much of the question the service account may ask.
     depth: Depth,
+    /// When the server was started, once it has been told: a restart ends the connection.
+    started: Option<u64>,
     semi_sync: SemiSync,
+    /// The server knows the flavour's names of semi-synchronous replication.
+    knows_names: bool,
     epoch: Option<EpochRow>,
     slow_facts_due: Instant,
     /// Differs between any two connections of any process.
@@ -66,7 +72,9 @@ impl Subject {
             connection,
             flavour,
             depth: Depth::All,
+            started: None,
             semi_sync: SemiSync::default(),
+            knows_names: true,
             epoch: None,
             slow_facts_due: Instant::now(),
             serial: rand::random::<u64>() | 1,
@@ -100,7 +108,13 @@ impl Subject {
             };
         }
         match self.depth {
-            Depth::All => self.flavour.add_life(answers.get(2..).unwrap_or_default(), &mut report),
+            Depth::All => {
+                let applier = self.flavour.add_life(answers.get(2).ok_or(ProbeError::NoAnswer)?, &mut report);
+                self.started =
+                    self.started.or_else(|| flavour::started(answers.get(3..).unwrap_or_default()));
+                // 0, "as before", where it cannot be told yet.
+                report.incarnation = self.started.map_or(0, |started| flavour::incarnation(started, applier));
+            }
             // Nobody can tell lives apart: each connection is taken for one of its own, which is safe.
             Depth::NoLife | Depth::Identity { .. } => report.incarnation = self.serial,
         }
@@ -118,14 +132,23 @@ impl Subject {
     }
 
     async fn read_slow_facts(&mut self, limit: Duration, answered: &Notify) -> Result<(), ProbeError> {
-        let answers = self.connection.results(SEMI_SYNC_SQL, limit).await?;
+        self.semi_sync = flavour::semi_sync(&self.ask_semi_sync(limit).await?);
         answered.notify_one();
-        self.semi_sync = self.flavour.semi_sync(&answers);
         self.epoch = epoch::newest(&mut self.connection, limit).await?;
         answered.notify_one();
         self.depth = Depth::All;
         self.slow_facts_due = Instant::now() + SLOW_FACTS_EVERY;
         Ok(())
+    }
+
+    async fn ask_semi_sync(&mut self, limit: Duration) -> Result<Vec<Vec<Record>>, ConnectionError> {
+        if self.knows_names {
+            match self.connection.results(self.flavour.semi_sync_sql(), limit).await {
+                Err(ConnectionError::Server { code: UNKNOWN_VARIABLE, .. }) => self.knows_names = false,
+                answers => return answers,
+            }
+        }
+        self.connection.results(SEMI_SYNC_SQL, limit).await
     }
 
     /// Asks as much as the server answers. Of several statements one may have been refused: if the rest is answered,
@@ -136,7 +159,11 @@ impl Subject {
             let (sql, next) = match &self.depth {
                 Depth::All => {
                     let life = self.flavour.life_sql();
-                    (format!("{identity}; {replication}; {life}"), Some(Depth::NoLife))
+                    let mut sql = format!("{identity}; {replication}; {life}");
+                    if self.started.is_none() {
+                        sql = format!("{sql}; {}", START_SQL);
+                    }
+                    (sql, Some(Depth::NoLife))
                 }
                 Depth::NoLife => (format!("{identity}; {replication}"), None),
                 Depth::Identity { .. } => {

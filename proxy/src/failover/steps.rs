@@ -14,7 +14,7 @@ use super::words::{self, SemiSyncRole};
 use super::{clients, fence, repoint};
 use crate::cluster::connection::{ConnectionError, Record};
 use crate::cluster::epoch;
-use crate::cluster::subject::{ProbeError, Subject};
+use crate::cluster::subject::{ProbeError, Subject, UNKNOWN_VARIABLE};
 
 /// One step at work on a server.
 pub(super) struct Work<'a> {
@@ -64,8 +64,9 @@ impl Work<'_> {
             Step::StartApplier => self.change(words::start_applier(flavour)).await?,
             Step::RemoveDelay => self.remove_delay().await?,
             Step::StopReceiver => {
-                let report = self.report().await?;
-                self.stop_receiver(&report).await?;
+                // Where there are many replicas they share what processors there are: no more is asked than is needed.
+                let channels = self.channels().await?;
+                self.stop_receiver(&channels).await?;
                 // Whether it holds the row of the last epoch is part of the proof.
                 self.subject.forget();
                 return self.reported().await;
@@ -158,14 +159,29 @@ impl Work<'_> {
         if let Replication::Hidden { message, .. } = &report.replication {
             return Err(self.stopped(format!("the replication status cannot be seen: {message}")));
         }
-        if let [channel] = report.channels()
+        self.name_channel(report.channels()).await?;
+        Ok(report)
+    }
+
+    /// The replication status alone; as [`Work::report`] otherwise.
+    async fn channels(&mut self) -> Result<Vec<Channel>, StepFailure> {
+        let rows = self.ask(self.subject.flavour.replication_sql()).await?;
+        let channels = self.subject.flavour.channels(&rows);
+        let channels = channels.map_err(|error| self.stopped(error.to_string()))?;
+        self.name_channel(&channels).await?;
+        Ok(channels)
+    }
+
+    /// Later statements on this connection mean the one channel that there is.
+    async fn name_channel(&mut self, channels: &[Channel]) -> Result<(), StepFailure> {
+        if let [channel] = channels
             && self.flavour() == Flavour::Mariadb
             && !channel.name.is_empty()
         {
             let sql = format!("SET SESSION default_master_connection = {}", epoch::quote(&channel.name));
             self.ask(&sql).await?;
         }
-        Ok(report)
+        Ok(())
     }
 
     async fn reported(&mut self) -> Result<Outcome, StepFailure> {
@@ -189,17 +205,17 @@ impl Work<'_> {
     }
 
     /// Stops receiving; a source that keeps silent must not hold that up.
-    pub(super) async fn stop_receiver(&mut self, report: &Report) -> Result<(), StepFailure> {
-        if report.channels().iter().all(|channel| channel.receiver == Receiver::Stopped) {
+    pub(super) async fn stop_receiver(&mut self, channels: &[Channel]) -> Result<(), StepFailure> {
+        if channels.iter().all(|channel| channel.receiver == Receiver::Stopped) {
             return Ok(());
         }
-        self.free_receiver(report).await?;
+        self.free_receiver(channels).await?;
         self.change(words::stop_receiver(self.flavour())).await
     }
 
     /// Makes sure that the receiver can be stopped at once.
-    async fn free_receiver(&mut self, report: &Report) -> Result<(), StepFailure> {
-        let running = report.channels().iter().find(|channel| channel.receiver != Receiver::Stopped);
+    async fn free_receiver(&mut self, channels: &[Channel]) -> Result<(), StepFailure> {
+        let running = channels.iter().find(|channel| channel.receiver != Receiver::Stopped);
         if let (Some(channel), Some(command)) = (running, words::receiver_to_kill(self.flavour()))
             && fence::is_silent(&channel.source_host, channel.source_port).await
         {
@@ -345,7 +361,7 @@ impl Work<'_> {
         }
         let mut statements = Vec::new();
         if report.replicates() {
-            self.free_receiver(&report).await?;
+            self.free_receiver(report.channels()).await?;
             self.free_applier(&report).await?;
             statements
                 .extend([words::stop_replication(flavour), words::forget_source(flavour)].map(str::to_owned));
@@ -417,5 +433,3 @@ const FIRST_WAIT: Duration = Duration::from_millis(10);
 const NEXT_WAIT: Duration = Duration::from_millis(500);
 /// What an answer may take beyond the time that the server itself was given.
 const WAIT_GRACE: Duration = Duration::from_millis(500);
-/// ER_UNKNOWN_SYSTEM_VARIABLE.
-const UNKNOWN_VARIABLE: u16 = 1193;

@@ -1,6 +1,6 @@
 //! What a proxy does while the record names it as the actor: the steps that every phase shares.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::action::{Action, Step, StepId};
@@ -26,13 +26,15 @@ pub(super) struct Acting {
     /// What every candidate must hold: everything acknowledged in earlier epochs, once that is proven.
     pub(super) floor: Option<GtidSet>,
     /// The primary of a switchover is read-only, and this is its last position.
-    pub(super) final_position: Option<GtidSet>,
+    pub(super) final_position: Option<FinalPosition>,
     /// A switchover that was given up, and why: the old primary goes on.
     pub(super) given_up: Option<String>,
     /// The candidate is this proxy's own choice: nobody else can have begun to promote it in this epoch.
     pub(super) chose: bool,
     /// Servers that were told to acknowledge to the candidate.
     pub(super) ackers: BTreeSet<ServerId>,
+    /// Replicas that wait until writes go on, and whether they are to acknowledge.
+    pub(super) held_back: BTreeMap<ServerId, bool>,
     /// Why it does not go on, for people.
     pub(super) stuck: Option<String>,
 }
@@ -56,6 +58,15 @@ pub(super) struct Hand {
     pub(super) epoch_written: bool,
     pub(super) writable: bool,
     pub(super) repointed: Option<Duration>,
+}
+
+/// A position behind which a primary writes nothing any more.
+#[derive(Clone, Debug)]
+pub(super) struct FinalPosition {
+    pub(super) position: GtidSet,
+    pub(super) told: Duration,
+    /// It was told in the life that the record speaks of: a restart may have cut off what was acknowledged.
+    pub(super) proven: bool,
 }
 
 #[derive(Debug)]
@@ -95,6 +106,12 @@ impl Hand {
         self.flight = None;
     }
 
+    /// It follows the candidate, or is on its way.
+    pub(super) fn is_made_to_follow(&self) -> bool {
+        let flies = self.flight.as_ref().is_some_and(|flight| matches!(flight.step, Step::Repoint { .. }));
+        flies || self.repointed.is_some()
+    }
+
     fn flies(&self, id: StepId) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.id == id)
     }
@@ -124,6 +141,7 @@ impl Controller {
                 given_up: None,
                 chose: false,
                 ackers: BTreeSet::new(),
+                held_back: BTreeMap::new(),
                 stuck: None,
             });
         }
@@ -236,7 +254,8 @@ impl Controller {
             Step::Repoint { source, .. } => self.repointed(id, source),
             Step::SetReadOnly { .. } => {
                 if let (Some(acting), Some(report)) = (&mut self.acting, report) {
-                    acting.final_position = Some(report.executed);
+                    acting.final_position =
+                        Some(FinalPosition { position: report.executed, told: now, proven: false });
                 }
             }
             Step::StartApplier | Step::RemoveDelay => {

@@ -13,6 +13,8 @@ pub enum Defect {
     CountRestartedAcker,
     /// A primary that has restarted may stand again in lossless mode.
     RestartedPrimaryStands,
+    /// What a primary that has restarted amid a switchover says last is taken for all that was acknowledged.
+    BelieveRestartedPrimary,
     /// A candidate is promoted before it has applied what it received.
     PromoteUnapplied,
     /// The receiving thread is stopped before the applying one is started.

@@ -1,5 +1,6 @@
 //! CHOSEN and ACTIVE: make the candidate the primary, and the others its replicas.
 
+use super::acting::Hand;
 use super::action::{Level, Step};
 use super::controller::Controller;
 use super::defect::Defect;
@@ -129,7 +130,33 @@ impl Controller {
         if acker && let Some(acting) = &mut self.acting {
             acting.ackers.insert(id);
         }
-        self.hand_order(id, Step::Repoint { source: candidate, acker });
+        let waits = self.enough_follow();
+        if let Some(acting) = self.acting.as_mut().filter(|_| waits) {
+            acting.held_back.insert(id, acker);
+        } else {
+            self.hand_order(id, Step::Repoint { source: candidate, acker });
+        }
+    }
+
+    /// Lets those follow that were held back, unless they have restarted since.
+    fn let_the_others_follow(&mut self, primary: ServerId) {
+        let Some(acting) = &mut self.acting else { return };
+        for (id, acker) in std::mem::take(&mut acting.held_back) {
+            let hand = self.acting.as_ref().and_then(|acting| acting.hand(id));
+            if hand.is_some_and(|hand| hand.stopped.is_some() && !hand.is_made_to_follow()) {
+                self.hand_order(id, Step::Repoint { source: primary, acker });
+            }
+        }
+    }
+
+    /// Whether those that are needed to acknowledge the first transaction are on their way, with some to spare. The others
+    /// wait a little: what they do would take processor time from the candidate and from those.
+    fn enough_follow(&self) -> bool {
+        let (Some(acting), Some(record)) = (&self.acting, &self.coordination.record) else { return false };
+        let enough = usize::try_from(record.wait_for.max(1)).map_or(usize::MAX, |needed| needed * 2);
+        let late = self.now.saturating_sub(self.coordination.changed) >= super::HEAD_START;
+        let follows = |id: &&ServerId| acting.hand(**id).is_some_and(Hand::is_made_to_follow);
+        !late && acting.ackers.iter().filter(follows).count() >= enough
     }
 
     /// Whether the candidate is the old primary, which has all of `holds`: it may be written to all the time, and another
@@ -255,6 +282,7 @@ impl Controller {
             }
             return;
         }
+        self.let_the_others_follow(primary);
         record.phase = Phase::Stable;
         self.finish_requests(&record);
         self.swap(record);

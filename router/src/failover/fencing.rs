@@ -50,8 +50,9 @@ impl Controller {
         let failures = self.settings.failures;
         let Some(primary) = self.primary() else { return };
         let is_gone = self.watch(primary).is_none_or(|watch| watch.down(failures));
+        let restarted = self.primary_has_restarted();
         let Some(acting) = self.acting.as_mut().filter(|acting| !acting.fenced) else { return };
-        if kind != Kind::Switchover || is_gone {
+        if kind != Kind::Switchover || is_gone || restarted {
             acting.fenced = true;
             self.order(primary, Step::Fence);
         }
@@ -261,6 +262,17 @@ impl Controller {
     pub(super) fn primary_is_intact(&self) -> bool {
         let up = self.primary().and_then(|id| self.watch(id)).is_some_and(Watch::up);
         up && self.primary_lives_as_claimed()
+    }
+
+    pub(super) fn is_lossless(&self) -> bool {
+        self.coordination.record.as_ref().is_some_and(|record| record.durability == Durability::Lossless)
+    }
+
+    /// Where commits wait for acknowledgements, the old primary is known to be another process than the record speaks of: it
+    /// may have cut off what was acknowledged, and waits for nobody any more.
+    pub(super) fn primary_has_restarted(&self) -> bool {
+        let life = self.primary().and_then(|id| self.watch(id)).map_or(0, Watch::incarnation);
+        life != 0 && self.is_lossless() && !self.primary_lives_as_claimed()
     }
 
     /// As far as was seen, the old primary has not restarted since it lost its role.

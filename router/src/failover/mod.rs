@@ -72,6 +72,8 @@ const FED_WITHIN: Duration = Duration::from_millis(300);
 const GATHER_PATIENCE: Duration = Duration::from_millis(300);
 /// How long an old primary is waited for before `data_loss = "accept"` is made use of.
 const LOSS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long replicas that are not needed at first leave the others alone with a candidate.
+const HEAD_START: Duration = Duration::from_millis(150);
 const CANDIDATE_PATIENCE: Duration = Duration::from_millis(300);
 /// Silence of the actor after which another proxy goes on.
 const ACTOR_PATIENCE: Duration = Duration::from_millis(500);

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::acting::FinalPosition;
 use super::action::Step;
 use super::controller::Controller;
+use super::defect::Defect;
 use crate::discover::Report;
 use crate::topology::ServerId;
 
@@ -14,12 +16,11 @@ impl Controller {
             self.give_up("there is nobody to switch to".into());
             return false;
         };
-        let failures = self.settings.failures;
-        let final_position = self.acting.as_ref().and_then(|acting| acting.final_position.clone());
-        if final_position.is_none() && self.watch(primary).is_none_or(|watch| watch.down(failures)) {
-            self.give_up("the primary does not answer any more".into());
+        if let Err(reason) = self.hold_to_life(primary) {
+            self.give_up(reason);
             return false;
         }
+        let failures = self.settings.failures;
         if self.watch(target).is_none_or(|watch| watch.down(failures)) {
             self.give_up(format!("{} does not answer any more", self.name(target)));
             return false;
@@ -29,12 +30,17 @@ impl Controller {
             self.give_up("it took longer than switchover.timeout".into());
             return false;
         }
-        let Some(position) = final_position else {
+        let last = self.acting.as_ref().and_then(|acting| acting.final_position.clone());
+        let Some(FinalPosition { position, proven, .. }) = last else {
             if self.all_have_let_go(since) {
                 self.hand_order(primary, Step::SetReadOnly { deadline: READ_ONLY_DEADLINE });
             }
             return true;
         };
+        if !proven {
+            self.probe_now();
+            return true;
+        }
         // The others go on from here, too, and are stopped meanwhile.
         for id in self.ids().filter(|id| *id != primary && *id != target) {
             let has_all = self.report(id).is_some_and(|report| report.executed.contains(&position));
@@ -51,6 +57,26 @@ impl Controller {
             self.hand_order(target, Step::WaitApplied { position });
         }
         true
+    }
+
+    /// What the primary says last counts only in the life that the record speaks of: where commits wait for acknowledgements,
+    /// a restart may have cut off what was acknowledged. An error is why nothing more is to be expected of it.
+    fn hold_to_life(&mut self, primary: ServerId) -> Result<(), String> {
+        let last = self.acting.as_ref().and_then(|acting| acting.final_position.as_ref());
+        if last.is_some_and(|last| last.proven) {
+            return Ok(());
+        }
+        let failures = self.settings.failures;
+        let watch = self.watch(primary).filter(|watch| !watch.down(failures));
+        let watch = watch.ok_or("the primary does not answer any more")?;
+        let is_told = last.is_none_or(|last| watch.life_asked >= last.told) || !self.is_lossless();
+        if is_told && self.primary_has_restarted() && !self.errs(Defect::BelieveRestartedPrimary) {
+            return Err("the primary has restarted".into());
+        }
+        if let Some(last) = self.acting.as_mut().and_then(|acting| acting.final_position.as_mut()) {
+            last.proven = is_told;
+        }
+        Ok(())
     }
 
     /// The old primary goes on.

@@ -109,11 +109,12 @@ fn no_schedule_loses_anything() {
 }
 
 /// The mistakes that must be found, each within as many schedules as the true controller has to pass.
-const DEFECTS: [Defect; 15] = [
+const DEFECTS: [Defect; 16] = [
     Defect::QuorumOneShort,
     Defect::ProveWithoutStopping,
     Defect::CountRestartedAcker,
     Defect::RestartedPrimaryStands,
+    Defect::BelieveRestartedPrimary,
     Defect::PromoteUnapplied,
     Defect::StopReceiverFirst,
     Defect::StrayedStand,

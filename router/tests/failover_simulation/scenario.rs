@@ -86,7 +86,11 @@ pub(crate) const FAULTS: [Fault; 24] = [
 impl Scenario {
     pub(crate) fn random(random: &mut Random, base: &Settings) -> Self {
         let lossless = random.below(3) != 0;
-        let servers = if lossless { 3 + random.below(2) as usize } else { 2 + random.below(2) as usize };
+        let servers = if lossless {
+            [3, 3, 3, 4, 4, 5][random.below(6) as usize]
+        } else {
+            2 + random.below(2) as usize
+        };
         let proxies = 1 + random.below(3) as usize;
         let mut settings = base.clone();
         settings.servers.truncate(servers);
@@ -113,7 +117,7 @@ impl Scenario {
             promotion: Default::default(),
             gone: false,
         };
-        settings.servers = (0..4).map(server).collect();
+        settings.servers = (0..5).map(server).collect();
         settings.min_interval = Duration::ZERO;
         settings.max_per_hour = 0;
         settings.async_silence = Duration::from_millis(600);

@@ -90,7 +90,7 @@ async fn report(connection: &mut ServiceConnection, words: &dyn Flavour) -> Resu
     if let Err(hidden) = channels {
         report.replication = hidden;
     }
-    report.semi_sync = words.semi_sync(&connection.results(SEMI_SYNC_SQL, LIMIT).await?);
+    report.semi_sync = flavour::semi_sync(&connection.results(SEMI_SYNC_SQL, LIMIT).await?);
     Ok(report)
 }
 

@@ -1,11 +1,11 @@
 //! MariaDB 10.6 and later.
 
-use pointsman_router::discover::{Replication, Report};
+use pointsman_router::discover::{Channel, Replication, Report};
 use pointsman_router::gtid::{GtidError, GtidSet};
 use pointsman_router::intent;
 
+use super::Flavour;
 use super::channel::channel;
-use super::{Flavour, clock, incarnation};
 use crate::cluster::connection::Record;
 
 /// MariaDB's words.
@@ -29,6 +29,10 @@ impl Flavour for Mariadb {
         "SHOW ALL SLAVES STATUS"
     }
 
+    fn channels(&self, rows: &[Record]) -> Result<Vec<Channel>, GtidError> {
+        rows.iter().map(|row| channel(self.flavour(), row)).collect()
+    }
+
     fn report(&self, identity: &Record, channels: Option<&[Record]>) -> Result<Report, GtidError> {
         let position = |name| GtidSet::parse(intent::Flavour::Mariadb, &identity.text_or_empty(&[name]));
         let applied = position("applied")?;
@@ -36,9 +40,7 @@ impl Flavour for Mariadb {
         executed.merge(&position("current")?);
         executed.merge(&position("logged")?);
         let replication = match channels {
-            Some(rows) => Replication::Channels(
-                rows.iter().map(|row| channel(self.flavour(), row)).collect::<Result<_, _>>()?,
-            ),
+            Some(rows) => Replication::Channels(self.channels(rows)?),
             None => Replication::default(),
         };
         Ok(Report {
@@ -58,16 +60,21 @@ impl Flavour for Mariadb {
     /// temporary table: a server can crash while it drops that of `information_schema.PROCESSLIST` (10.11.19, signal 11
     /// in `ha_maria::drop_table`), and it takes twice the time.
     fn life_sql(&self) -> &'static str {
-        "SELECT UNIX_TIMESTAMP() AS now; SHOW GLOBAL STATUS LIKE 'Uptime'; SHOW PROCESSLIST; \
-         SELECT UNIX_TIMESTAMP() AS now"
+        "SHOW PROCESSLIST"
     }
 
-    fn add_life(&self, answers: &[Vec<Record>], report: &mut Report) {
-        let [before, status, threads, after] = answers else { return };
-        let uptime = status.first().and_then(|row| row.number(&["Value"]));
-        let appliers = threads.iter().filter(|row| row.text_or_empty(&["Command"]) == "Slave_SQL");
-        let applier = appliers.filter_map(|row| row.number(&["Id"])).max();
-        report.incarnation = incarnation(clock(before), clock(after), uptime, applier);
+    fn add_life(&self, answer: &[Record], _: &mut Report) -> Option<u64> {
+        let appliers = answer.iter().filter(|row| row.text_or_empty(&["Command"]) == "Slave_SQL");
+        appliers.filter_map(|row| row.number(&["Id"])).max()
+    }
+
+    fn semi_sync_sql(&self) -> &'static str {
+        "SELECT @@global.rpl_semi_sync_master_enabled AS rpl_semi_sync_master_enabled, \
+         @@global.rpl_semi_sync_slave_enabled AS rpl_semi_sync_slave_enabled, \
+         @@global.rpl_semi_sync_master_timeout AS rpl_semi_sync_master_timeout, \
+         @@global.rpl_semi_sync_master_wait_point AS rpl_semi_sync_master_wait_point, \
+         @@global.rpl_semi_sync_master_wait_no_slave AS rpl_semi_sync_master_wait_no_slave; \
+         SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'"
     }
 
     fn monitor_grant(&self) -> &'static str {

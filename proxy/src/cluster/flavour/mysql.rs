@@ -1,11 +1,11 @@
 //! MySQL 8.0.22 and later, whose statements say "replica" and "source".
 
-use pointsman_router::discover::{Replication, Report};
+use pointsman_router::discover::{Channel, Replication, Report};
 use pointsman_router::gtid::{GtidError, GtidSet};
 use pointsman_router::intent;
 
 use super::channel::channel;
-use super::{Flavour, clock, incarnation, pulse};
+use super::{Flavour, pulse};
 use crate::cluster::connection::Record;
 
 /// MySQL's words.
@@ -27,16 +27,16 @@ impl Flavour for Mysql {
         "SHOW REPLICA STATUS"
     }
 
+    fn channels(&self, rows: &[Record]) -> Result<Vec<Channel>, GtidError> {
+        // Group Replication's own channels have no source that could be named.
+        let named = rows.iter().filter(|row| !row.text_or_empty(&["Source_Host"]).is_empty());
+        named.map(|row| channel(self.flavour(), row)).collect()
+    }
+
     fn report(&self, identity: &Record, channels: Option<&[Record]>) -> Result<Report, GtidError> {
         let executed = GtidSet::parse(intent::Flavour::Mysql, &identity.text_or_empty(&["executed"]))?;
         let replication = match channels {
-            // Group Replication's own channels have no source that could be named.
-            Some(rows) => Replication::Channels(
-                rows.iter()
-                    .filter(|row| !row.text_or_empty(&["Source_Host"]).is_empty())
-                    .map(|row| channel(self.flavour(), row))
-                    .collect::<Result<_, _>>()?,
-            ),
+            Some(rows) => Replication::Channels(self.channels(rows)?),
             None => Replication::default(),
         };
         Ok(Report {
@@ -56,21 +56,17 @@ impl Flavour for Mysql {
 
     fn life_sql(&self) -> &'static str {
         "SELECT s.CHANNEL_NAME AS channel, UNIX_TIMESTAMP(s.LAST_HEARTBEAT_TIMESTAMP) AS beat, \
-         c.HEARTBEAT_INTERVAL AS period, UNIX_TIMESTAMP() AS now, (SELECT VARIABLE_VALUE \
-         FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime') AS uptime, \
-         (SELECT MAX(t.PROCESSLIST_ID) FROM performance_schema.threads t \
+         c.HEARTBEAT_INTERVAL AS period, (SELECT MAX(t.PROCESSLIST_ID) FROM performance_schema.threads t \
          WHERE t.NAME = 'thread/sql/replica_sql') AS applier FROM (SELECT 1) one \
          LEFT JOIN performance_schema.replication_connection_status s ON TRUE \
-         LEFT JOIN performance_schema.replication_connection_configuration c ON c.CHANNEL_NAME = s.CHANNEL_NAME; \
-         SELECT UNIX_TIMESTAMP() AS now"
+         LEFT JOIN performance_schema.replication_connection_configuration c ON c.CHANNEL_NAME = s.CHANNEL_NAME"
     }
 
-    /// The first answer has one row per channel, or one without any; `period` is in seconds.
-    fn add_life(&self, answers: &[Vec<Record>], report: &mut Report) {
-        let [rows, after] = answers else { return };
+    /// The answer has one row per channel, or one without any; `period` is in seconds.
+    fn add_life(&self, answer: &[Record], report: &mut Report) -> Option<u64> {
         if let Replication::Channels(channels) = &mut report.replication {
             for channel in channels {
-                let own = rows.iter().find(|row| row.text_or_empty(&["channel"]) == channel.name);
+                let own = answer.iter().find(|row| row.text_or_empty(&["channel"]) == channel.name);
                 channel.pulse = channel.pulse.or_else(|| {
                     // A point in time serves as a number, without its point.
                     let beat = own?.text(&["beat"])?.replace('.', "").parse().ok();
@@ -78,8 +74,17 @@ impl Flavour for Mysql {
                 });
             }
         }
-        let said = |name| rows.first().and_then(|row| row.number(&[name]));
-        report.incarnation = incarnation(said("now"), clock(after), said("uptime"), said("applier"));
+        answer.first().and_then(|row| row.number(&["applier"]))
+    }
+
+    fn semi_sync_sql(&self) -> &'static str {
+        "SELECT @@global.rpl_semi_sync_source_enabled AS rpl_semi_sync_source_enabled, \
+         @@global.rpl_semi_sync_replica_enabled AS rpl_semi_sync_replica_enabled, \
+         @@global.rpl_semi_sync_source_timeout AS rpl_semi_sync_source_timeout, \
+         @@global.rpl_semi_sync_source_wait_point AS rpl_semi_sync_source_wait_point, \
+         @@global.rpl_semi_sync_source_wait_no_replica AS rpl_semi_sync_source_wait_no_replica, \
+         @@global.rpl_semi_sync_source_wait_for_replica_count AS rpl_semi_sync_source_wait_for_replica_count; \
+         SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'"
     }
 
     fn monitor_grant(&self) -> &'static str {

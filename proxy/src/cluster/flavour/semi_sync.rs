@@ -7,9 +7,12 @@ use pointsman_router::discover::SemiSync;
 
 use crate::cluster::connection::{Record, is_on};
 
-/// Reads the rows of both answers, variables and status.
+/// Reads both answers, variables and status: rows of name and value, or a column for each name.
 pub(super) fn read(answers: &[Vec<Record>]) -> SemiSync {
-    let pairs = answers.iter().flatten().filter_map(|row| Some((row.at(0)?, row.at(1)?)));
+    let pairs = answers.iter().flatten().flat_map(|row| {
+        let listed = row.text(&["Variable_name"]).map(|name| vec![(name, row.at(1).unwrap_or_default())]);
+        listed.unwrap_or_else(|| row.pairs())
+    });
     from_pairs(pairs)
 }
 
