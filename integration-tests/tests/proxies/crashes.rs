@@ -52,8 +52,16 @@ pub(crate) async fn fencing(stage: Arc<Stage>) -> Outcome {
 
 pub(crate) async fn chosen(stage: Arc<Stage>) -> Outcome {
     let scene = Scene::set(&stage, TWO).await?;
-    let locks = Locks::take(scene.fleet.sandbox.replicas(), HOLDS_CHOSEN).await?;
+    let sandbox = &scene.fleet.sandbox;
+    // A heartbeat that came after the locks could not be applied, and nobody would be chosen.
+    let beats = Locks::take(std::slice::from_ref(sandbox.primary()), HOLDS_CHOSEN).await?;
+    let position = sandbox.primary().position().await?;
+    for replica in sandbox.replicas() {
+        replica.reach(&position, LIMIT).await?;
+    }
+    let locks = Locks::take(sandbox.replicas(), HOLDS_CHOSEN).await?;
     let (before, actor) = held_in(&scene, Phase::Chosen).await?;
+    drop(beats);
     scene.fleet.members[actor].kill().await?;
     let after = taken_over(&scene, &before, Instant::now()).await;
     assert_eq!(after.candidate, before.candidate);

@@ -237,7 +237,8 @@ impl Controller {
         if self.watch(primary).is_none_or(|of_primary| of_primary.asked < watch.executed_since) {
             return;
         }
-        if let Some(errant) = errant(&report, of_primary) {
+        let waits = !strayed && has_what_waits(&report, of_primary);
+        if let Some(errant) = errant(&report, of_primary).filter(|_| !waits) {
             self.note(
                 Level::Alarm,
                 format!(
@@ -311,6 +312,15 @@ pub(super) fn errant(report: &Report, of_primary: &Report) -> Option<String> {
     }
     let is_out_of_order = report.channels().iter().any(|c| c.applier_error.code == OUT_OF_ORDER);
     is_out_of_order.then(|| report.executed.to_string())
+}
+
+/// Whether all that a replica has beyond the primary is the primary's own: what that does not show yet waits for an
+/// acknowledgement, for this one's perhaps.
+fn has_what_waits(report: &Report, of_primary: &Report) -> bool {
+    let ahead = report.executed.subtract(&of_primary.executed);
+    of_primary.semi_sync.source
+        && !ahead.is_empty()
+        && ahead.is_only_of(of_primary.server_id, &of_primary.uuid)
 }
 
 /// ER_GTID_STRICT_OUT_OF_ORDER.
